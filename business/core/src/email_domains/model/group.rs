@@ -1,0 +1,284 @@
+use std::{collections::HashMap, sync::Arc};
+
+use smallvec::{SmallVec, smallvec};
+
+use super::{DomainName, DomainRef, EventKind};
+use crate::kernel::UnixSeconds;
+
+/// Who forms groups: one life of one committer. A restarted committer is a new writer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WriterId(pub u128);
+
+/// Names one group for good, so that recording it again counts nothing twice.
+///
+/// A writer numbers its groups upwards and forms the next only when the last one is settled.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct GroupId {
+    /// Who formed it.
+    pub writer: WriterId,
+    /// Its number; greater than that of every earlier group of the writer.
+    pub sequence: u64,
+}
+
+/// What a store applies whole or not at all.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its name. `None` when nobody will record it a second time, as on the way from a service to
+    /// the policy that forms the groups.
+    pub id: Option<GroupId>,
+    /// When it was formed: the moment its events are recorded at.
+    pub formed_at: UnixSeconds,
+    /// What each counts once as a whole.
+    pub members: SmallVec<[Arc<Member>; 1]>,
+}
+
+/// What counts once as a whole: a caller's request, or one CloudEvent of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Given by the caller to be counted once however often it is sent.
+    pub mark: Option<Mark>,
+    /// What it adds.
+    pub changes: Changes,
+}
+
+/// A caller's idempotency key, hashed, with a digest of what was sent under it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Mark {
+    /// The hashed key.
+    pub key: u128,
+    /// Tells a repeat from another payload under the same key.
+    pub fingerprint: u64,
+}
+
+/// What became of a member.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// It counts now, and is durable.
+    Counted,
+    /// Its mark counted before, with the same payload, and that is durable.
+    Duplicate,
+    /// Its mark counted before, with another payload. It does not count.
+    Mismatch,
+}
+
+/// One outcome a member, in the order of the members.
+pub type Outcomes = SmallVec<[Outcome; 1]>;
+
+/// What a member adds, domain by domain: one text with all names, and where each ends in it.
+///
+/// A domain may stand in it more than once; [`fold`] adds up.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Changes {
+    names: String,
+    entries: SmallVec<[Entry; 1]>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Entry {
+    end: usize,
+    delivered: u32,
+    bounced: u32,
+}
+
+/// One of [`Changes`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change<'a> {
+    /// Where.
+    pub domain: DomainRef<'a>,
+    /// Deliveries to add.
+    pub delivered: u32,
+    /// Bounces to add.
+    pub bounced: u32,
+}
+
+impl Changes {
+    /// A single event. Takes over the name's memory.
+    pub fn event(domain: DomainName, kind: EventKind) -> Self {
+        let names = String::from(domain.into_text());
+        let (delivered, bounced) = match kind {
+            EventKind::Delivered => (1, 0),
+            EventKind::Bounced => (0, 1),
+        };
+        Self {
+            entries: smallvec![Entry {
+                end: names.len(),
+                delivered,
+                bounced
+            }],
+            names,
+        }
+    }
+
+    /// Adds to one domain.
+    pub fn push(&mut self, domain: DomainRef<'_>, delivered: u32, bounced: u32) {
+        self.names.push_str(domain.as_str());
+        self.entries.push(Entry {
+            end: self.names.len(),
+            delivered,
+            bounced,
+        });
+    }
+
+    /// All of them, in the order they were added.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Change<'_>> {
+        let mut start = 0;
+        self.entries.iter().map(move |entry| {
+            let domain = DomainRef::from_canonical(&self.names[start..entry.end]);
+            start = entry.end;
+            Change {
+                domain,
+                delivered: entry.delivered,
+                bounced: entry.bounced,
+            }
+        })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// What a group adds to one domain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FoldedChange<'a> {
+    /// Where.
+    pub domain: DomainRef<'a>,
+    /// Deliveries to add.
+    pub delivered: u64,
+    /// Bounces to add.
+    pub bounced: u64,
+}
+
+/// What became of each member, given the fingerprints that are stored already: a mark counts the
+/// first time it is met, in the store or earlier in the group.
+pub fn resolve_marks(
+    members: &[Arc<Member>],
+    mut stored: impl FnMut(u128) -> Option<u64>,
+) -> Outcomes {
+    let mut earlier = HashMap::new();
+    members
+        .iter()
+        .map(|member| {
+            let Some(mark) = member.mark else {
+                return Outcome::Counted;
+            };
+            match earlier.get(&mark.key).copied().or_else(|| stored(mark.key)) {
+                None => {
+                    earlier.insert(mark.key, mark.fingerprint);
+                    Outcome::Counted
+                }
+                Some(fingerprint) if fingerprint == mark.fingerprint => Outcome::Duplicate,
+                Some(_) => Outcome::Mismatch,
+            }
+        })
+        .collect()
+}
+
+/// Adds up the members that count to one change a domain, sorted by domain: one order for all
+/// writers, so that none waits for another in a circle.
+pub fn fold<'a>(members: &'a [Arc<Member>], outcomes: &[Outcome]) -> Vec<FoldedChange<'a>> {
+    let mut folded: Vec<_> = members
+        .iter()
+        .zip(outcomes)
+        .filter(|(_, outcome)| **outcome == Outcome::Counted)
+        .flat_map(|(member, _)| member.changes.iter())
+        .map(|change| FoldedChange {
+            domain: change.domain,
+            delivered: change.delivered.into(),
+            bounced: change.bounced.into(),
+        })
+        .collect();
+    folded.sort_unstable_by_key(|change| change.domain);
+    folded.dedup_by(|next, kept| {
+        let same = next.domain == kept.domain;
+        if same {
+            kept.delivered = kept.delivered.saturating_add(next.delivered);
+            kept.bounced = kept.bounced.saturating_add(next.bounced);
+        }
+        same
+    });
+    folded
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn member(mark: Option<(u128, u64)>, changes: &[(&str, u32, u32)]) -> Arc<Member> {
+        let mut all = Changes::default();
+        for (name, delivered, bounced) in changes {
+            all.push(DomainRef::from_canonical(name), *delivered, *bounced);
+        }
+        Arc::new(Member {
+            mark: mark.map(|(key, fingerprint)| Mark { key, fingerprint }),
+            changes: all,
+        })
+    }
+
+    #[test]
+    fn a_mark_counts_the_first_time_it_is_met() {
+        let members = [
+            member(Some((1, 10)), &[("a.example", 1, 0)]),
+            member(Some((1, 10)), &[("a.example", 1, 0)]),
+            member(Some((1, 11)), &[("b.example", 1, 0)]),
+            member(Some((2, 20)), &[("a.example", 1, 0)]),
+            member(Some((2, 21)), &[("a.example", 1, 0)]),
+            member(None, &[("a.example", 0, 1)]),
+        ];
+        let outcomes = resolve_marks(&members, |key| (key == 2).then_some(20));
+        use Outcome::*;
+        assert_eq!(
+            outcomes[..],
+            [Counted, Duplicate, Mismatch, Duplicate, Mismatch, Counted]
+        );
+
+        let folded = fold(&members, &outcomes);
+        assert_eq!(folded.len(), 1);
+        assert_eq!((folded[0].delivered, folded[0].bounced), (1, 1));
+    }
+
+    #[test]
+    fn one_event_is_one_change() {
+        let name = DomainName::parse("Example.com").unwrap();
+        let changes = Changes::event(name, EventKind::Bounced);
+        let all: Vec<_> = changes
+            .iter()
+            .map(|c| (c.domain.as_str(), c.delivered, c.bounced))
+            .collect();
+        assert_eq!(all, [("example.com", 0, 1)]);
+    }
+
+    proptest! {
+        #[test]
+        fn folding_adds_up_and_sorts(
+            groups in prop::collection::vec(prop::collection::vec((0u8..6, 0u32..9, 0u32..9), 0..6), 0..8)
+        ) {
+            let mut expected: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+            let members: Vec<_> = groups.iter().map(|changes| {
+                let named: Vec<_> = changes.iter().map(|(d, x, y)| (format!("d{d}.example"), *x, *y)).collect();
+                for (name, x, y) in &named {
+                    let sum = expected.entry(name.clone()).or_default();
+                    sum.0 += u64::from(*x);
+                    sum.1 += u64::from(*y);
+                }
+                let borrowed: Vec<_> = named.iter().map(|(n, x, y)| (n.as_str(), *x, *y)).collect();
+                member(None, &borrowed)
+            }).collect();
+            let outcomes = resolve_marks(&members, |_| None);
+            let folded: Vec<_> = fold(&members, &outcomes).into_iter()
+                .map(|c| (c.domain.as_str().to_owned(), (c.delivered, c.bounced)))
+                .collect();
+            prop_assert_eq!(folded, expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+}
