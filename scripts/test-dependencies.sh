@@ -1,0 +1,64 @@
+#!/bin/sh
+# Installs what the tests start as private servers, PostgreSQL and Redis, when it is missing. No
+# server of the system is started or touched. Says nothing when all is there.
+set -eu
+
+has_postgres() {
+    for folder in /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null || true)"; do
+        [ -x "$folder/initdb" ] && [ -x "$folder/postgres" ] && [ -x "$folder/psql" ] && return 0
+    done
+    command -v initdb >/dev/null && command -v postgres >/dev/null && command -v psql >/dev/null
+}
+
+has_redis() {
+    command -v redis-server >/dev/null
+}
+
+packages=
+has_postgres || packages="postgresql"
+has_redis || packages="$packages redis-server"
+[ -n "$packages" ] || exit 0
+
+fail() {
+    echo "test-dependencies: $*" >&2
+    exit 1
+}
+
+needed="PostgreSQL's initdb, postgres and psql, and redis-server on the PATH"
+command -v apt-get >/dev/null || fail "this system has no apt-get. Install: $needed"
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+[ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null ||
+    fail "run as root, or install the packages yourself:" $packages
+
+# Without these two, the packages would set up a database cluster and start both servers.
+cluster_settings=/etc/postgresql-common/createcluster.conf
+policy=/usr/sbin/policy-rc.d
+own_policy=
+
+clean_up() {
+    if [ -n "$own_policy" ]; then as_root rm -f "$policy"; fi
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+if [ ! -e "$cluster_settings" ]; then
+    as_root mkdir -p "${cluster_settings%/*}"
+    echo "create_main_cluster = false" | as_root tee "$cluster_settings" >/dev/null
+fi
+if [ ! -e "$policy" ]; then
+    own_policy=yes
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+fi
+
+echo "test-dependencies: installing" $packages >&2
+as_root apt-get update -qq
+# shellcheck disable=SC2086
+as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages
+
+has_postgres || fail "the package postgresql did not bring initdb, postgres and psql"
+has_redis || fail "the package redis-server did not bring redis-server"
