@@ -1,0 +1,17 @@
+//! Adapters of the context `email_domains`: stores of tallies, and policies over them.
+
+mod batched;
+pub mod embedded;
+mod ledger;
+mod memory;
+pub mod postgres;
+mod redis_cached;
+mod tally_map;
+mod traced;
+
+pub use batched::{Batched, BatchedOptions};
+pub use embedded::Embedded;
+pub use memory::Memory;
+pub use postgres::{Postgres, PostgresOptions};
+pub use redis_cached::{MillisClock, RedisCached, RedisOptions, RedisSetupError, system_millis};
+pub use traced::Traced;

@@ -1,0 +1,225 @@
+//! Group commit: many callers share one write.
+//!
+//! A committer takes all that waits the moment it is free, forms one group of it, records it, and
+//! answers every caller. There is no timer: a lone event is written at once, and under load the
+//! groups grow by themselves, for while one is written the next one gathers.
+
+mod committer;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    io,
+    num::NonZeroUsize,
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use async_trait::async_trait;
+use business::{
+    email_domains::{
+        model::{DomainName, Group, Member, Tally},
+        ports::{DomainTallies, Freshness, Page, PageRequest, Probe, Recorded, Totals},
+    },
+    kernel::{Clock, ErrorKind, PortError},
+};
+use foundation::{
+    supervision::{Shutdown, spawn_thread},
+    telemetry::metrics::GROUP_SIZE,
+};
+use parking_lot::Mutex;
+use prometheus::{
+    Histogram, IntGauge, Registry, register_histogram_with_registry,
+    register_int_gauge_with_registry,
+};
+use smallvec::SmallVec;
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot, watch,
+};
+
+use self::committer::Committer;
+
+/// How requests wait.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchedOptions {
+    /// How many committers write at the same time. Each has a thread, and in PostgreSQL a
+    /// connection, of its own.
+    pub committers: NonZeroUsize,
+    /// How many requests may wait for each committer; one more is refused.
+    pub queue_capacity: NonZeroUsize,
+}
+
+/// Groups what callers record, and records the groups in `inner`.
+///
+/// The id and the time of a caller's group are not kept: the groups formed here have their own. A
+/// caller that hangs up takes nothing back: what is queued is recorded.
+pub struct Batched {
+    inner: Arc<dyn DomainTallies>,
+    lanes: Box<[mpsc::Sender<Waiting>]>,
+    hasher: RandomState,
+    depth: IntGauge,
+    close: watch::Sender<bool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A caller's members, and where the answer goes.
+struct Waiting {
+    members: SmallVec<[Arc<Member>; 1]>,
+    answer: oneshot::Sender<Result<Recorded, PortError>>,
+}
+
+/// What all committers count.
+#[derive(Clone)]
+struct Metrics {
+    depth: IntGauge,
+    group_requests: Histogram,
+    group_changes: Histogram,
+}
+
+impl Batched {
+    /// Starts the committers over `inner`. One that panics asks `shutdown` to stop the process.
+    ///
+    /// # Errors
+    /// When threads or metrics cannot be made.
+    pub fn start(
+        inner: Arc<dyn DomainTallies>,
+        options: BatchedOptions,
+        clock: &Arc<dyn Clock>,
+        shutdown: &Shutdown,
+        registry: &Registry,
+    ) -> io::Result<Self> {
+        let metrics = Metrics::register(registry, &options).map_err(io::Error::other)?;
+        let (close, closing) = watch::channel(false);
+        let mut lanes = Vec::with_capacity(options.committers.get());
+        let mut threads = Vec::with_capacity(options.committers.get());
+        for _ in 0..options.committers.get() {
+            let (lane, waiting) = mpsc::channel(options.queue_capacity.get());
+            let committer = Committer::new(
+                Arc::clone(&inner),
+                Arc::clone(clock),
+                waiting,
+                closing.clone(),
+                metrics.clone(),
+            );
+            // A thread and a runtime of its own: a store may block it, and answers of a database
+            // arrive where they are awaited.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            threads.push(spawn_thread("committer", shutdown, move || {
+                runtime.block_on(committer.run());
+            })?);
+            lanes.push(lane);
+        }
+        Ok(Self {
+            inner,
+            lanes: lanes.into(),
+            hasher: RandomState::new(),
+            depth: metrics.depth,
+            close,
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Takes nothing more, records what waits, and returns when all of it is answered.
+    pub async fn close(&self) {
+        self.close.send_replace(true);
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                // A panic has been reported already.
+                let _ = thread.join();
+            }
+        });
+        let _ = joined.await;
+    }
+
+    /// A single event goes by its domain, so that no two committers fight for one row; a larger
+    /// request goes whole to one of them, by its first domain.
+    fn lane(&self, group: &Group) -> Option<&mpsc::Sender<Waiting>> {
+        let [only] = &*self.lanes else {
+            let first = group
+                .members
+                .first()
+                .and_then(|member| member.changes.iter().next());
+            let hash = first.map_or(0, |change| self.hasher.hash_one(change.domain));
+            let lanes = self.lanes.len() as u64;
+            return self
+                .lanes
+                .get(usize::try_from(hash % lanes).unwrap_or_default());
+        };
+        Some(only)
+    }
+}
+
+#[async_trait]
+impl DomainTallies for Batched {
+    async fn record(&self, group: &Group) -> Result<Recorded, PortError> {
+        let error = |kind| PortError::new(kind, "queue");
+        let lane = self
+            .lane(group)
+            .ok_or_else(|| error(ErrorKind::Unexpected))?;
+        let (answer, answered) = oneshot::channel();
+        let place = lane.try_reserve().map_err(|refused| match refused {
+            TrySendError::Full(()) => error(ErrorKind::Overloaded),
+            TrySendError::Closed(()) => error(ErrorKind::Unavailable),
+        })?;
+        self.depth.inc();
+        place.send(Waiting {
+            members: group.members.clone(),
+            answer,
+        });
+        // A committer that is gone without an answer may have written before it went.
+        answered.await.map_err(|_| error(ErrorKind::Ambiguous))?
+    }
+
+    async fn get(
+        &self,
+        domains: &[DomainName],
+        freshness: Freshness,
+    ) -> Result<Vec<Tally>, PortError> {
+        self.inner.get(domains, freshness).await
+    }
+
+    async fn page(&self, request: &PageRequest) -> Result<Page, PortError> {
+        self.inner.page(request).await
+    }
+
+    async fn totals(&self) -> Result<Totals, PortError> {
+        self.inner.totals().await
+    }
+
+    async fn probe(&self) -> Result<Probe, PortError> {
+        self.inner.probe().await
+    }
+}
+
+impl Metrics {
+    fn register(registry: &Registry, options: &BatchedOptions) -> prometheus::Result<Self> {
+        register_int_gauge_with_registry!(
+            "catchall_queue_capacity",
+            "Requests that may wait for a committer, over all committers.",
+            registry
+        )?
+        .set((options.committers.get() * options.queue_capacity.get()) as i64);
+        Ok(Self {
+            depth: register_int_gauge_with_registry!(
+                "catchall_queue_depth",
+                "Requests that wait for a committer to take them.",
+                registry
+            )?,
+            group_requests: register_histogram_with_registry!(
+                "catchall_group_requests",
+                "Requests that shared one group.",
+                GROUP_SIZE.to_vec(),
+                registry
+            )?,
+            group_changes: register_histogram_with_registry!(
+                "catchall_group_changes",
+                "Changes in one group, before they are folded.",
+                GROUP_SIZE.to_vec(),
+                registry
+            )?,
+        })
+    }
+}

@@ -1,0 +1,145 @@
+use std::{collections::HashMap, sync::Arc};
+
+use business::{
+    email_domains::{
+        model::{DomainName, Group, GroupId, WriterId},
+        ports::{DomainTallies, Recorded},
+        verdict::VerdictChange,
+    },
+    kernel::{Clock, PortError},
+};
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use super::{Metrics, Waiting};
+
+/// A group is closed when it has this many changes, so that one write stays bounded however many
+/// large requests wait. The request that reaches the bound still goes in: it is never split.
+const MAX_CHANGES: usize = 65_536;
+
+/// Forms groups and records them, one after the other.
+pub(super) struct Committer {
+    inner: Arc<dyn DomainTallies>,
+    clock: Arc<dyn Clock>,
+    waiting: mpsc::Receiver<Waiting>,
+    closing: watch::Receiver<bool>,
+    metrics: Metrics,
+    writer: WriterId,
+    sequence: u64,
+}
+
+impl Committer {
+    pub(super) fn new(
+        inner: Arc<dyn DomainTallies>,
+        clock: Arc<dyn Clock>,
+        waiting: mpsc::Receiver<Waiting>,
+        closing: watch::Receiver<bool>,
+        metrics: Metrics,
+    ) -> Self {
+        let writer = WriterId(Uuid::new_v4().as_u128());
+        Self {
+            inner,
+            clock,
+            waiting,
+            closing,
+            metrics,
+            writer,
+            sequence: 0,
+        }
+    }
+
+    /// Runs until it is told to close and nothing waits any more, or until nobody can send.
+    pub(super) async fn run(mut self) {
+        let mut open = true;
+        loop {
+            let first = tokio::select! {
+                biased;
+                first = self.waiting.recv() => first,
+                // Nothing waits. An error means that the policy is gone.
+                _ = self.closing.wait_for(|close| *close), if open => {
+                    self.waiting.close();
+                    open = false;
+                    continue;
+                }
+            };
+            let Some(first) = first else { return };
+            let waiting = self.take(first);
+            self.commit(waiting).await;
+        }
+    }
+
+    /// All that waits now, within the bound.
+    fn take(&mut self, first: Waiting) -> Vec<Waiting> {
+        let mut changes = first.changes();
+        let mut all = vec![first];
+        while changes < MAX_CHANGES
+            && let Ok(next) = self.waiting.try_recv()
+        {
+            changes += next.changes();
+            all.push(next);
+        }
+        self.metrics.depth.sub(all.len() as i64);
+        self.metrics.group_requests.observe(all.len() as f64);
+        self.metrics.group_changes.observe(changes as f64);
+        all
+    }
+
+    async fn commit(&mut self, waiting: Vec<Waiting>) {
+        self.sequence += 1;
+        let group = Group {
+            id: Some(GroupId {
+                writer: self.writer,
+                sequence: self.sequence,
+            }),
+            formed_at: self.clock.now(),
+            members: waiting
+                .iter()
+                .flat_map(|request| request.members.iter().cloned())
+                .collect(),
+        };
+        let recorded = self.inner.record(&group).await;
+        answer(waiting, recorded);
+    }
+}
+
+impl Waiting {
+    fn changes(&self) -> usize {
+        self.members.iter().map(|member| member.changes.len()).sum()
+    }
+}
+
+/// Gives every caller the outcomes of its own members, and the verdict changes of its own domains,
+/// each change to one caller only.
+fn answer(waiting: Vec<Waiting>, recorded: Result<Recorded, PortError>) {
+    let recorded = match recorded {
+        Ok(recorded) => recorded,
+        Err(error) => {
+            for request in waiting {
+                // A caller that hung up needs no answer.
+                let _ = request.answer.send(Err(error.clone()));
+            }
+            return;
+        }
+    };
+    let mut outcomes = recorded.outcomes.into_iter();
+    let mut changes: HashMap<DomainName, VerdictChange> = recorded
+        .verdict_changes
+        .into_iter()
+        .map(|change| (change.domain.clone(), change))
+        .collect();
+    for Waiting { members, answer } in waiting {
+        let outcomes = outcomes.by_ref().take(members.len()).collect();
+        let verdict_changes = if changes.is_empty() {
+            Vec::new()
+        } else {
+            let domains = members.iter().flat_map(|member| member.changes.iter());
+            domains
+                .filter_map(|change| changes.remove(&change.domain.to_name()))
+                .collect()
+        };
+        let _ = answer.send(Ok(Recorded {
+            outcomes,
+            verdict_changes,
+        }));
+    }
+}

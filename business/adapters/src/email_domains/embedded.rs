@@ -1,0 +1,421 @@
+//! The embedded store: tallies in memory, made durable by a journal. Needs no other service.
+//!
+//! Every group is one record, appended to the journal and synced once before it is applied to the
+//! map and acknowledged; so at most one record is ever unsynced, and nobody reads what is not
+//! durable. Now and then all tallies are written to a snapshot and the journal before it goes.
+//! Opening the store loads the snapshot and replays the rest.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`disk`] | the seam to the file system |
+//! | `format` | names, headers and numbers of files |
+//! | `record` | one group as bytes |
+//! | `journal` | segments, appending, replaying |
+//! | `snapshot` | writing and loading one |
+//! | `keeper` | the thread that makes segments and snapshots ahead of need |
+
+pub mod disk;
+mod error;
+mod format;
+mod journal;
+mod keeper;
+mod metrics;
+mod record;
+mod snapshot;
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use async_trait::async_trait;
+use business::{
+    email_domains::{
+        model::{DomainName, Group, Tally, fold},
+        ports::{DomainTallies, Freshness, Page, PageRequest, Probe, Recorded, StoreId, Totals},
+        verdict::VerdictPolicy,
+    },
+    kernel::{ErrorKind, PortError},
+};
+use foundation::supervision::Shutdown;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use self::{
+    disk::Disk,
+    format::FileKind,
+    journal::{AppendError, Segment},
+    keeper::Keeper,
+    metrics::Metrics,
+    record::Record,
+};
+pub use self::{error::OpenError, journal::TornTail};
+use super::{
+    ledger::{Ledger, Standing, new_marks},
+    memory::seed_of,
+    tally_map::TallyMap,
+};
+
+/// How large the files of a store grow.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbeddedOptions {
+    /// A segment of the journal that has reached this many bytes is followed by a new one.
+    pub segment_bytes: u64,
+    /// A journal that has reached this many bytes, and the size of the last snapshot, is replaced
+    /// by a new snapshot: so it takes no more room than the tallies do, and a snapshot is written
+    /// only when as much was journalled.
+    pub snapshot_after_bytes: u64,
+}
+
+/// What was found when a store was opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opened {
+    /// How many domains there are.
+    pub domains: u64,
+    /// How many records were replayed.
+    pub replayed_records: u64,
+    /// What a crash left unfinished, if it did.
+    pub torn: Option<TornTail>,
+}
+
+/// Durable tallies in a folder of this machine. See the module's docs.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    wake_keeper: Option<mpsc::SyncSender<()>>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+/// What the callers and the keeper share. Locks are taken in the order `keeper`, `writer`,
+/// `applied`.
+struct Shared {
+    disk: Arc<dyn Disk>,
+    store: StoreId,
+    options: EmbeddedOptions,
+    shutdown: Shutdown,
+    metrics: Metrics,
+    map: TallyMap,
+    keeper: Mutex<Keeper>,
+    writer: Mutex<Writer>,
+    applied: Mutex<Applied>,
+    /// A sync failed: nothing more is written, ever.
+    failed: AtomicBool,
+    /// Keeps other processes out.
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+/// The end of the journal. Its lock is held while a group is made durable.
+struct Writer {
+    segment: Segment,
+    /// The segment to go on in when this one is full.
+    prepared: Option<Segment>,
+    /// Full segments that no snapshot covers yet, with their lengths.
+    full: VecDeque<(u64, u64)>,
+    /// The length of the last snapshot.
+    snapshot_bytes: u64,
+    /// The number of the last record.
+    sequence: u64,
+    /// Where records are encoded.
+    buffer: Vec<u8>,
+}
+
+/// What the map holds. Its lock is held while a group is applied, so that whoever has it sees the
+/// map between two groups.
+struct Applied {
+    /// The number of the last record in the map.
+    sequence: u64,
+    ledger: Ledger,
+}
+
+impl Embedded {
+    /// Opens the store on `disk`, or makes one there.
+    ///
+    /// A failed sync asks `shutdown` to stop the process: only opening the store anew tells what is
+    /// durable. Sizes and durations go to `registry`.
+    ///
+    /// # Errors
+    /// When another process has it, the disk fails, or the files are not sound.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: EmbeddedOptions,
+        policy: VerdictPolicy,
+        shutdown: &Shutdown,
+        registry: &prometheus::Registry,
+    ) -> Result<(Self, Opened), OpenError> {
+        let lock = disk.lock().map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => OpenError::Locked,
+            _ => OpenError::io(".", "lock it")(error),
+        })?;
+        let snapshots = journal::list(&disk, FileKind::Snapshot)?;
+        let newest = snapshots.last().copied();
+        let (loaded, map) = match newest {
+            Some(number) => {
+                snapshot::load(&disk, number, |store| TallyMap::new(seed_of(store), policy))?
+            }
+            None => {
+                let store = journal::store_of_first(&disk)?
+                    .unwrap_or_else(|| StoreId(Uuid::new_v4().as_u128()));
+                (
+                    snapshot::Loaded::nothing(store),
+                    TallyMap::new(seed_of(store), policy),
+                )
+            }
+        };
+        let (store, first) = (loaded.store, newest.unwrap_or(1));
+        let mut ledger = loaded.ledger;
+        let replayed = journal::replay(&disk, store, first, loaded.sequence, |sequence, bytes| {
+            let record = Record::decode(bytes)?;
+            for change in &record.changes {
+                if sequence > loaded.shards[map.shard_of(change.domain)] {
+                    map.apply(change, record.formed_at);
+                }
+            }
+            if sequence > loaded.ledger_sequence {
+                ledger.settle(record.id, &record.outcomes, record.marks.iter().copied());
+            }
+            Some(())
+        })?;
+        keeper::remove_before(&*disk, first)?;
+
+        let (number, reopened) = match replayed.empty {
+            Some(number) => (
+                number,
+                Segment::reopen(&*disk, number, format::HEADER_LENGTH as u64),
+            ),
+            None => {
+                let number = replayed.last_number + 1;
+                let created = Segment::create(&*disk, store, number);
+                (number, created.map_err(AppendError::into_io))
+            }
+        };
+        let name = FileKind::Journal.file_name(number);
+        let segment = reopened.map_err(OpenError::io(&name, "make it ready"))?;
+        let opened = Opened {
+            domains: map.totals().domains,
+            replayed_records: replayed.records,
+            torn: replayed.torn,
+        };
+        let shared = Arc::new(Shared {
+            store,
+            options,
+            shutdown: shutdown.clone(),
+            metrics: Metrics::register(registry)?,
+            map,
+            keeper: Mutex::new(Keeper {
+                next_number: number.max(replayed.last_number) + 1,
+            }),
+            writer: Mutex::new(Writer {
+                segment,
+                prepared: None,
+                full: replayed.segments,
+                snapshot_bytes: loaded.length,
+                sequence: replayed.sequence,
+                buffer: Vec::new(),
+            }),
+            applied: Mutex::new(Applied {
+                sequence: replayed.sequence,
+                ledger,
+            }),
+            failed: AtomicBool::new(false),
+            _lock: lock,
+            disk,
+        });
+        let (wake_keeper, wakes) = mpsc::sync_channel(1);
+        let keeper = keeper::start(Arc::clone(&shared), wakes)
+            .map_err(OpenError::io(".", "start the keeper's thread"))?;
+        let embedded = Self {
+            shared,
+            wake_keeper: Some(wake_keeper),
+            keeper: Some(keeper),
+        };
+        embedded.wake_keeper();
+        Ok((embedded, opened))
+    }
+
+    /// Writes a snapshot now and removes the journal before it. The keeper does so by itself when
+    /// the journal is long enough.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn snapshot(&self) -> io::Result<()> {
+        self.shared.snapshot()
+    }
+
+    fn wake_keeper(&self) {
+        if let Some(keeper) = &self.wake_keeper {
+            // Full: it is awake already.
+            let _ = keeper.try_send(());
+        }
+    }
+
+    fn record_blocking(&self, group: &Group) -> Result<Recorded, PortError> {
+        let shared = &*self.shared;
+        let mut writer = shared.writer.lock();
+        if shared.failed.load(Ordering::Acquire) {
+            return Err(PortError::new(ErrorKind::Unavailable, "record"));
+        }
+        let outcomes = match shared.applied.lock().ledger.standing(group) {
+            Standing::New(outcomes) => outcomes,
+            Standing::Repeated(outcomes) => {
+                return Ok(Recorded {
+                    outcomes,
+                    verdict_changes: Vec::new(),
+                });
+            }
+        };
+        let record = Record {
+            id: group.id,
+            formed_at: group.formed_at,
+            marks: new_marks(&group.members, &outcomes).collect(),
+            changes: fold(&group.members, &outcomes),
+            outcomes,
+        };
+        // A group that counts nothing new says nothing that a second look at it would not.
+        if !record.changes.is_empty() || !record.marks.is_empty() {
+            self.append(&mut writer, &record)?;
+        }
+        let mut applied = shared.applied.lock();
+        let verdict_changes = record
+            .changes
+            .iter()
+            .filter_map(|change| shared.map.apply(change, record.formed_at))
+            .collect();
+        applied
+            .ledger
+            .settle(record.id, &record.outcomes, record.marks);
+        applied.sequence = writer.sequence;
+        Ok(Recorded {
+            outcomes: record.outcomes,
+            verdict_changes,
+        })
+    }
+
+    fn append(&self, writer: &mut Writer, record: &Record<'_>) -> Result<(), PortError> {
+        let shared = &*self.shared;
+        let sequence = writer.sequence + 1;
+        writer.buffer.clear();
+        record
+            .encode(writer.segment.number, sequence, &mut writer.buffer)
+            .ok_or_else(|| PortError::caused_by(ErrorKind::Invalid, "record", "group too large"))?;
+        let started = Instant::now();
+        match writer.segment.append(&writer.buffer) {
+            Ok(()) => {}
+            Err(AppendError::NotWritten(error)) => {
+                return Err(PortError::caused_by(
+                    ErrorKind::Unavailable,
+                    "append",
+                    error,
+                ));
+            }
+            Err(AppendError::Unknown(error)) => {
+                shared.fail(&error);
+                return Err(PortError::caused_by(ErrorKind::Ambiguous, "sync", error));
+            }
+        }
+        shared
+            .metrics
+            .appended(writer.buffer.len(), started.elapsed());
+        writer.sequence = sequence;
+        if writer.segment.length() >= shared.options.segment_bytes {
+            writer.roll();
+        }
+        if writer.wants_keeper(&shared.options) {
+            self.wake_keeper();
+        }
+        shared.metrics.sized(writer);
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// After a failed sync nobody knows what is durable: the process has to stop and open the
+    /// store anew.
+    fn fail(&self, error: &io::Error) {
+        self.failed.store(true, Ordering::Release);
+        self.shutdown
+            .fail(format!("the store cannot be synced: {error}"));
+    }
+}
+
+impl Writer {
+    /// Goes on in the prepared segment, if there is one.
+    fn roll(&mut self) -> bool {
+        let Some(next) = self.prepared.take() else {
+            return false;
+        };
+        let full = std::mem::replace(&mut self.segment, next);
+        self.full.push_back((full.number, full.length()));
+        true
+    }
+
+    /// The journal that no snapshot covers, in bytes.
+    fn journal_bytes(&self) -> u64 {
+        self.full.iter().map(|(_, length)| length).sum::<u64>() + self.segment.length()
+    }
+
+    fn wants_segment(&self, options: &EmbeddedOptions) -> bool {
+        self.prepared.is_none() && self.segment.length() >= options.segment_bytes / 2
+    }
+
+    fn wants_snapshot(&self, options: &EmbeddedOptions) -> bool {
+        /// A server that is restarted often leaves many short segments.
+        const MAX_SEGMENTS: usize = 64;
+        let enough = options.snapshot_after_bytes.max(self.snapshot_bytes);
+        self.journal_bytes() >= enough || self.full.len() >= MAX_SEGMENTS
+    }
+
+    fn wants_keeper(&self, options: &EmbeddedOptions) -> bool {
+        self.wants_segment(options) || self.wants_snapshot(options)
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        drop(self.wake_keeper.take());
+        if let Some(keeper) = self.keeper.take() {
+            // A panic of the keeper has been reported already.
+            let _ = keeper.join();
+        }
+    }
+}
+
+#[async_trait]
+impl DomainTallies for Embedded {
+    async fn record(&self, group: &Group) -> Result<Recorded, PortError> {
+        self.record_blocking(group)
+    }
+
+    async fn get(&self, domains: &[DomainName], _: Freshness) -> Result<Vec<Tally>, PortError> {
+        Ok(domains
+            .iter()
+            .map(|domain| self.shared.map.get(domain.borrowed()))
+            .collect())
+    }
+
+    async fn page(&self, request: &PageRequest) -> Result<Page, PortError> {
+        self.shared
+            .map
+            .page(request)
+            .ok_or_else(|| PortError::new(ErrorKind::Invalid, "page"))
+    }
+
+    async fn totals(&self) -> Result<Totals, PortError> {
+        Ok(self.shared.map.totals())
+    }
+
+    async fn probe(&self) -> Result<Probe, PortError> {
+        if self.shared.failed.load(Ordering::Acquire) {
+            return Err(PortError::new(ErrorKind::Unavailable, "probe"));
+        }
+        Ok(Probe {
+            store: self.shared.store,
+        })
+    }
+}

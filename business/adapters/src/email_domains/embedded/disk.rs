@@ -1,0 +1,178 @@
+//! The seam between the store and the file system: all it needs of one folder. Narrow, so that a
+//! test can put a disk behind it that loses what was never synced.
+
+use std::{
+    any::Any,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Write},
+    path::PathBuf,
+};
+
+/// One folder.
+pub trait Disk: Send + Sync + 'static {
+    /// Keeps every other process out for as long as what is returned lives.
+    ///
+    /// # Errors
+    /// `WouldBlock` when another process is in.
+    fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>>;
+
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Reads a file from its beginning.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
+
+    /// Makes a new, empty file.
+    ///
+    /// # Errors
+    /// When it is there already, or cannot be made.
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens a file to go on behind its end.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Gives a file another name, in place of whichever had it.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes the names of files durable: after files were made, renamed or removed.
+    ///
+    /// # Errors
+    /// Then nothing is known of what is durable.
+    fn sync_directory(&self) -> io::Result<()>;
+}
+
+/// A file that grows at its end.
+pub trait DiskFile: Send {
+    /// Writes all of it behind the end.
+    ///
+    /// # Errors
+    /// Then some of it may have been written.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Cuts the file off.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    fn truncate(&mut self, length: u64) -> io::Result<()>;
+
+    /// Makes all that was written durable.
+    ///
+    /// # Errors
+    /// Then nothing is known of what is durable, and no later sync will tell: the kernel may have
+    /// dropped the pages and called them clean (ATC '20, "Can Applications Recover from fsync
+    /// Failures?"). Never call it again.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A folder of the machine's file system.
+pub struct Directory {
+    path: PathBuf,
+}
+
+const LOCK_FILE: &str = "LOCK";
+
+impl Directory {
+    /// The folder at `path`, made if it is not there yet.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        fs::create_dir_all(&path)?;
+        // The folder's own name must survive too. Where it stands may not be ours to open.
+        if let Some(parent) = path.canonicalize()?.parent()
+            && let Ok(parent) = File::open(parent)
+        {
+            parent.sync_all()?;
+        }
+        Ok(Self { path })
+    }
+}
+
+impl Disk for Directory {
+    fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.path.join(LOCK_FILE))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            // A name that is no Unicode is none of ours.
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        Ok(names)
+    }
+
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(File::open(self.path.join(name))?))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let path = self.path.join(name);
+        Ok(Box::new(
+            OpenOptions::new()
+                .append(true)
+                .create_new(true)
+                .open(path)?,
+        ))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(
+            OpenOptions::new().append(true).open(self.path.join(name))?,
+        ))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

@@ -1,0 +1,141 @@
+//! Makes segments and snapshots ahead of need, on a thread of its own, so that no group waits for
+//! a file to be made.
+
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use foundation::supervision::spawn_thread;
+
+use super::{
+    OpenError, Shared,
+    disk::Disk,
+    format::FileKind,
+    journal::{AppendError, Segment},
+    snapshot::{UNFINISHED, Writer},
+};
+use crate::email_domains::tally_map::SHARDS;
+
+/// How long the keeper rests when it could not do its work.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
+
+/// What only one at a time may do.
+pub(super) struct Keeper {
+    /// The number of the next segment to be made.
+    pub(super) next_number: u64,
+}
+
+/// Starts the thread; it ends when nobody can wake it any more.
+pub(super) fn start(shared: Arc<Shared>, wakes: mpsc::Receiver<()>) -> io::Result<JoinHandle<()>> {
+    let shutdown = shared.shutdown.clone();
+    spawn_thread("journal-keeper", &shutdown, move || {
+        while wakes.recv().is_ok() {
+            shared.keep();
+        }
+    })
+}
+
+impl Shared {
+    fn keep(&self) {
+        let (segment, snapshot) = {
+            let writer = self.writer.lock();
+            (
+                writer.wants_segment(&self.options),
+                writer.wants_snapshot(&self.options),
+            )
+        };
+        let kept = if snapshot {
+            self.snapshot()
+        } else if segment {
+            self.prepare(&mut self.keeper.lock())
+        } else {
+            Ok(())
+        };
+        if let Err(error) = kept {
+            // The journal grows meanwhile, and the next group asks again; a full disk is not
+            // filled with one attempt after the other.
+            tracing::warn!(%error, "journal housekeeping failed");
+            thread::sleep(AFTER_A_FAILURE);
+        }
+    }
+
+    /// Makes the next segment, unless it is there.
+    fn prepare(&self, keeper: &mut Keeper) -> io::Result<()> {
+        if self.writer.lock().prepared.is_some() {
+            return Ok(());
+        }
+        let made = Segment::create(&*self.disk, self.store, keeper.next_number);
+        let segment = made.map_err(|error| self.stop_if_unknown(error))?;
+        keeper.next_number += 1;
+        self.writer.lock().prepared = Some(segment);
+        Ok(())
+    }
+
+    /// Writes all tallies to a new snapshot and removes what it replaces.
+    pub(super) fn snapshot(&self) -> io::Result<()> {
+        let mut keeper = self.keeper.lock();
+        let timer = self.metrics.snapshot_timer();
+        self.prepare(&mut keeper)?;
+        let (first, sequence) = {
+            let mut writer = self.writer.lock();
+            writer.roll();
+            (writer.segment.number, writer.sequence)
+        };
+        let mut snapshot = Writer::start(&*self.disk, self.store, first, sequence)?;
+        for shard in 0..SHARDS {
+            let (sequence, arena) = {
+                let applied = self.applied.lock();
+                (applied.sequence, self.map.copy_arena(shard))
+            };
+            snapshot.shard(shard, sequence, &arena)?;
+        }
+        let (sequence, ledger) = {
+            let applied = self.applied.lock();
+            (applied.sequence, applied.ledger.clone())
+        };
+        snapshot.ledger(sequence, &ledger)?;
+        let length = snapshot
+            .finish(&*self.disk)
+            .map_err(|error| self.stop_if_unknown(error))?;
+
+        remove_before(&*self.disk, first).map_err(io::Error::other)?;
+        let mut writer = self.writer.lock();
+        writer.full.retain(|(number, _)| *number >= first);
+        writer.snapshot_bytes = length;
+        self.metrics.sized(&writer);
+        drop(timer);
+        Ok(())
+    }
+
+    /// A failed sync leaves nobody knowing what is durable, whichever file it was.
+    fn stop_if_unknown(&self, error: AppendError) -> io::Error {
+        if let AppendError::Unknown(error) = &error {
+            self.fail(error);
+        }
+        error.into_io()
+    }
+}
+
+/// Removes what the snapshot that begins at segment `first` replaces, and what a crash left of an
+/// unfinished one.
+pub(super) fn remove_before(disk: &dyn Disk, first: u64) -> Result<(), OpenError> {
+    let mut removed = false;
+    for name in disk.list().map_err(OpenError::io(".", "list it"))? {
+        let number = FileKind::Journal
+            .number_of(&name)
+            .or_else(|| FileKind::Snapshot.number_of(&name));
+        if number.is_some_and(|number| number < first) || name == UNFINISHED {
+            disk.remove(&name)
+                .map_err(OpenError::io(&name, "remove it"))?;
+            removed = true;
+        }
+    }
+    if removed {
+        disk.sync_directory()
+            .map_err(OpenError::io(".", "sync it"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,282 @@
+//! A snapshot: all tallies, so that the journal before it can go.
+//!
+//! Behind the header stand blocks: a kind (1 byte), a length (8), a CRC32C of kind, length and
+//! content (4), and the content. The shards are copied one at a time while the store goes on
+//! counting, so each says up to which record it is complete; what comes later is replayed into it
+//! and nothing else is.
+
+use std::{
+    io::{self, BufReader, Read},
+    sync::Arc,
+};
+
+use business::email_domains::ports::StoreId;
+
+use super::{
+    disk::{Disk, DiskFile},
+    error::OpenError,
+    format::{FileKind, HEADER_LENGTH, Header, Reader, put_varint},
+    journal::AppendError,
+    record,
+};
+use crate::email_domains::{
+    ledger::Ledger,
+    tally_map::{SHARDS, TallyMap},
+};
+
+/// The name of a snapshot that is not whole yet.
+pub(super) const UNFINISHED: &str = "snapshot.tmp";
+
+const BLOCK_HEAD_LENGTH: usize = 13;
+/// The longest content of a block: an arena of 4 GiB and what stands before it.
+const MAX_BLOCK: u64 = (1 << 32) + 64;
+
+/// What a block is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Block {
+    /// The number of the last record before the first segment to replay.
+    Start = 1,
+    /// A shard's number (2 bytes), the number of the last record in it (8), and its arena.
+    Shard = 2,
+    /// The number of the last record in it (8), and the ledger.
+    Ledger = 3,
+    /// Nothing; there is nothing behind it.
+    End = 4,
+}
+
+/// Writes a snapshot under a temporary name. Call `start`, every shard, `ledger`, `finish`.
+pub(super) struct Writer {
+    file: Box<dyn DiskFile>,
+    name: String,
+    length: u64,
+}
+
+impl Writer {
+    /// Begins a snapshot from which the journal is replayed from segment `first` on, whose records
+    /// begin behind number `sequence`.
+    pub(super) fn start(
+        disk: &dyn Disk,
+        store: StoreId,
+        first: u64,
+        sequence: u64,
+    ) -> io::Result<Self> {
+        if disk.list()?.iter().any(|name| name == UNFINISHED) {
+            disk.remove(UNFINISHED)?;
+        }
+        let name = FileKind::Snapshot.file_name(first);
+        let mut writer = Self {
+            file: disk.create(UNFINISHED)?,
+            name,
+            length: 0,
+        };
+        let header = Header {
+            kind: FileKind::Snapshot,
+            store,
+            number: first,
+        }
+        .encode();
+        writer.file.append(&header)?;
+        writer.length += header.len() as u64;
+        writer.block(Block::Start, &[&sequence.to_le_bytes()])?;
+        Ok(writer)
+    }
+
+    pub(super) fn shard(&mut self, number: usize, sequence: u64, arena: &[u8]) -> io::Result<()> {
+        let number = &(number as u64).to_le_bytes()[..2];
+        self.block(Block::Shard, &[number, &sequence.to_le_bytes(), arena])
+    }
+
+    pub(super) fn ledger(&mut self, sequence: u64, ledger: &Ledger) -> io::Result<()> {
+        let mut content = sequence.to_le_bytes().to_vec();
+        let writers = ledger.writers();
+        put_varint(&mut content, writers.len() as u64);
+        for (id, outcomes) in writers {
+            record::put_group_id(&mut content, id);
+            record::put_outcomes(&mut content, outcomes);
+        }
+        let marks = ledger.marks();
+        put_varint(&mut content, marks.len() as u64);
+        for mark in marks {
+            record::put_mark(&mut content, mark);
+        }
+        self.block(Block::Ledger, &[&content])
+    }
+
+    /// Makes the snapshot durable and gives it its name; says how long it is.
+    pub(super) fn finish(mut self, disk: &dyn Disk) -> Result<u64, AppendError> {
+        self.block(Block::End, &[])
+            .map_err(AppendError::NotWritten)?;
+        self.file.sync().map_err(AppendError::Unknown)?;
+        disk.rename(UNFINISHED, &self.name)
+            .map_err(AppendError::NotWritten)?;
+        disk.sync_directory().map_err(AppendError::Unknown)?;
+        Ok(self.length)
+    }
+
+    fn block(&mut self, kind: Block, parts: &[&[u8]]) -> io::Result<()> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let mut head = Vec::with_capacity(BLOCK_HEAD_LENGTH);
+        head.push(kind as u8);
+        head.extend((length as u64).to_le_bytes());
+        let crc = parts.iter().fold(crc32c::crc32c(&head), |crc, part| {
+            crc32c::crc32c_append(crc, part)
+        });
+        head.extend(crc.to_le_bytes());
+        self.file.append(&head)?;
+        for part in parts {
+            self.file.append(part)?;
+        }
+        self.length += (head.len() + length) as u64;
+        Ok(())
+    }
+}
+
+/// What a snapshot says besides the tallies, which go to the map.
+pub(super) struct Loaded {
+    pub(super) store: StoreId,
+    /// The number of the last record before the first segment to replay.
+    pub(super) sequence: u64,
+    /// Up to which record each shard is complete.
+    pub(super) shards: Vec<u64>,
+    pub(super) ledger: Ledger,
+    /// Up to which record the ledger is complete.
+    pub(super) ledger_sequence: u64,
+    /// The length of the file.
+    pub(super) length: u64,
+}
+
+impl Loaded {
+    /// Where there is no snapshot.
+    pub(super) fn nothing(store: StoreId) -> Self {
+        Self {
+            store,
+            sequence: 0,
+            shards: vec![0; SHARDS],
+            ledger: Ledger::default(),
+            ledger_sequence: 0,
+            length: 0,
+        }
+    }
+}
+
+/// Loads snapshot `number`; its tallies go to the map that `map` makes for its store.
+pub(super) fn load(
+    disk: &Arc<dyn Disk>,
+    number: u64,
+    map: impl FnOnce(StoreId) -> TallyMap,
+) -> Result<(Loaded, TallyMap), OpenError> {
+    let name = FileKind::Snapshot.file_name(number);
+    let file = disk.read(&name).map_err(OpenError::io(&name, "read it"))?;
+    let mut blocks = Blocks {
+        name: &name,
+        file: BufReader::new(file),
+        offset: 0,
+    };
+
+    let header = blocks.bytes(HEADER_LENGTH as u64)?;
+    let header = Header::decode(FileKind::Snapshot, &name, &header)?
+        .filter(|header| header.number == number)
+        .ok_or(OpenError::corrupt(
+            &name,
+            0,
+            "not the header of this snapshot",
+        ))?;
+    let map = map(header.store);
+    let start = blocks.next(Block::Start, |fields| {
+        fields.array().map(u64::from_le_bytes)
+    })?;
+    let mut shards = Vec::with_capacity(SHARDS);
+    for number in 0..SHARDS {
+        shards.push(blocks.next(Block::Shard, |fields| {
+            let shard = usize::from(fields.u16()?);
+            let sequence = fields.u64()?;
+            (shard == number).then_some(())?;
+            map.load_arena(shard, fields.take_rest().to_vec())?;
+            Some(sequence)
+        })?);
+    }
+    let (ledger_sequence, ledger) = blocks.next(Block::Ledger, |fields| {
+        Some((fields.u64()?, ledger(fields)?))
+    })?;
+    blocks.next(Block::End, |_| Some(()))?;
+    let length = blocks.offset as u64;
+    let store = header.store;
+    Ok((
+        Loaded {
+            store,
+            sequence: start,
+            shards,
+            ledger,
+            ledger_sequence,
+            length,
+        },
+        map,
+    ))
+}
+
+fn ledger(fields: &mut Reader<'_>) -> Option<Ledger> {
+    let mut ledger = Ledger::default();
+    for _ in 0..fields.varint()? {
+        let id = record::group_id(fields)?;
+        let outcomes = record::outcomes(fields)?;
+        ledger.settle(Some(id), &outcomes, []);
+    }
+    let marks: Vec<_> = (0..fields.varint()?)
+        .map(|_| record::mark(fields))
+        .collect::<Option<_>>()?;
+    ledger.settle(None, &Default::default(), marks);
+    Some(ledger)
+}
+
+struct Blocks<'a, R> {
+    name: &'a str,
+    file: R,
+    offset: usize,
+}
+
+impl<R: Read> Blocks<'_, R> {
+    fn next<T>(
+        &mut self,
+        expected: Block,
+        read: impl FnOnce(&mut Reader<'_>) -> Option<T>,
+    ) -> Result<T, OpenError> {
+        let at = self.offset;
+        let corrupt = |reason| OpenError::corrupt(self.name, at, reason);
+        let head = self.bytes(BLOCK_HEAD_LENGTH as u64)?;
+        let mut fields = Reader::new(&head);
+        let (kind, length, crc) = (fields.u8(), fields.u64(), fields.u32());
+        let length = length.filter(|length| *length <= MAX_BLOCK);
+        let (Some(kind), Some(length), Some(crc)) = (kind, length, crc) else {
+            return Err(corrupt("not the head of a block"));
+        };
+        let content = self.bytes(length)?;
+        let found = crc32c::crc32c_append(crc32c::crc32c(&head[..BLOCK_HEAD_LENGTH - 4]), &content);
+        if found != crc {
+            return Err(corrupt("a block with a wrong checksum"));
+        }
+        if kind != expected as u8 {
+            return Err(corrupt("not the block that belongs here"));
+        }
+        let mut fields = Reader::new(&content);
+        read(&mut fields)
+            .filter(|_| fields.is_empty())
+            .ok_or_else(|| corrupt("a block that cannot be read"))
+    }
+
+    fn bytes(&mut self, length: u64) -> Result<Vec<u8>, OpenError> {
+        let mut bytes = Vec::new();
+        // Grows with what is there, not with what a damaged head promises.
+        let read = (&mut self.file).take(length).read_to_end(&mut bytes);
+        let read = read.map_err(OpenError::io(self.name, "read it"))?;
+        if read as u64 != length {
+            return Err(OpenError::corrupt(
+                self.name,
+                self.offset,
+                "it ends too early",
+            ));
+        }
+        self.offset += read;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,95 @@
+use async_trait::async_trait;
+use business::{
+    email_domains::{
+        model::{DomainName, Group, Tally, fold},
+        ports::{DomainTallies, Freshness, Page, PageRequest, Probe, Recorded, StoreId, Totals},
+        verdict::VerdictPolicy,
+    },
+    kernel::{ErrorKind, PortError},
+};
+use parking_lot::Mutex;
+
+use super::{
+    ledger::{Ledger, Standing, new_marks},
+    tally_map::TallyMap,
+};
+
+/// Tallies in memory, gone with the process. For tests, and to compare with.
+///
+/// "Durable" means nothing here: what is recorded is as safe as it will ever be.
+pub struct Memory {
+    map: TallyMap,
+    ledger: Mutex<Ledger>,
+    store: StoreId,
+}
+
+impl Memory {
+    /// An empty store under this id.
+    pub fn new(policy: VerdictPolicy, store: StoreId) -> Self {
+        Self {
+            map: TallyMap::new(seed_of(store), policy),
+            ledger: Mutex::default(),
+            store,
+        }
+    }
+}
+
+/// The seed of a store's map: half of its id, which is random and never shown.
+pub(super) fn seed_of(store: StoreId) -> u64 {
+    (store.0 >> 64) as u64
+}
+
+#[async_trait]
+impl DomainTallies for Memory {
+    async fn record(&self, group: &Group) -> Result<Recorded, PortError> {
+        let remembered = group.id.is_some() || group.members.iter().any(|m| m.mark.is_some());
+        // Held until the counts are in the map, so that a duplicate is never answered before the
+        // original shows. A group that leaves nothing to remember passes by.
+        let mut ledger = remembered.then(|| self.ledger.lock());
+        let standing = match &ledger {
+            Some(ledger) => ledger.standing(group),
+            None => Ledger::default().standing(group),
+        };
+        let outcomes = match standing {
+            Standing::New(outcomes) => outcomes,
+            Standing::Repeated(outcomes) => {
+                return Ok(Recorded {
+                    outcomes,
+                    verdict_changes: Vec::new(),
+                });
+            }
+        };
+        let verdict_changes = fold(&group.members, &outcomes)
+            .iter()
+            .filter_map(|change| self.map.apply(change, group.formed_at))
+            .collect();
+        if let Some(ledger) = &mut ledger {
+            ledger.settle(group.id, &outcomes, new_marks(&group.members, &outcomes));
+        }
+        Ok(Recorded {
+            outcomes,
+            verdict_changes,
+        })
+    }
+
+    async fn get(&self, domains: &[DomainName], _: Freshness) -> Result<Vec<Tally>, PortError> {
+        Ok(domains
+            .iter()
+            .map(|domain| self.map.get(domain.borrowed()))
+            .collect())
+    }
+
+    async fn page(&self, request: &PageRequest) -> Result<Page, PortError> {
+        self.map
+            .page(request)
+            .ok_or_else(|| PortError::new(ErrorKind::Invalid, "page"))
+    }
+
+    async fn totals(&self) -> Result<Totals, PortError> {
+        Ok(self.map.totals())
+    }
+
+    async fn probe(&self) -> Result<Probe, PortError> {
+        Ok(Probe { store: self.store })
+    }
+}

@@ -1,0 +1,130 @@
+//! The suite over the stores that need no other service, and over the policies that wrap them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use adapters::{
+    SystemClock,
+    email_domains::{
+        Batched, BatchedOptions, Embedded, Memory, Traced,
+        embedded::{EmbeddedOptions, disk::Directory},
+    },
+};
+use business::{
+    email_domains::ports::{DomainTallies, StoreId},
+    kernel::Clock,
+};
+use conformance::email_domains::{POLICY, Reopenable, Subject};
+use foundation::supervision::Shutdown;
+use prometheus::Registry;
+use tempfile::TempDir;
+
+fn memory() -> Arc<dyn DomainTallies> {
+    Arc::new(Memory::new(POLICY, StoreId(0xfeed << 64)))
+}
+
+/// Small files, so that the suite meets full segments and snapshots.
+const SMALL: EmbeddedOptions = EmbeddedOptions {
+    segment_bytes: 4_096,
+    snapshot_after_bytes: 16_384,
+};
+
+fn embedded(folder: &TempDir) -> Arc<dyn DomainTallies> {
+    let disk = Arc::new(Directory::new(folder.path()).unwrap());
+    let (store, _) =
+        Embedded::open(disk, SMALL, POLICY, &Shutdown::new(), &Registry::new()).unwrap();
+    Arc::new(store)
+}
+
+fn batched(inner: Arc<dyn DomainTallies>, committers: usize) -> Arc<dyn DomainTallies> {
+    let options = BatchedOptions {
+        committers: NonZeroUsize::new(committers).unwrap(),
+        queue_capacity: NonZeroUsize::new(16_384).unwrap(),
+    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let batched = Batched::start(inner, options, &clock, &Shutdown::new(), &Registry::new());
+    Arc::new(batched.unwrap())
+}
+
+fn traced(inner: Arc<dyn DomainTallies>) -> Arc<dyn DomainTallies> {
+    Arc::new(Traced::new(inner, "memory", &Registry::new()).unwrap())
+}
+
+async fn fresh_memory() -> Subject {
+    Subject::new(memory())
+}
+
+async fn fresh_embedded() -> Subject {
+    let folder = tempfile::tempdir().unwrap();
+    let store = embedded(&folder);
+    Subject {
+        keep: Box::new(folder),
+        ..Subject::new(store)
+    }
+}
+
+async fn fresh_traced() -> Subject {
+    Subject::new(traced(memory()))
+}
+
+async fn fresh_batched() -> Subject {
+    Subject::new(batched(memory(), 1))
+}
+
+async fn fresh_batched_by_four() -> Subject {
+    Subject::new(batched(memory(), 4))
+}
+
+async fn fresh_stack() -> Subject {
+    let folder = tempfile::tempdir().unwrap();
+    let store = batched(traced(embedded(&folder)), 1);
+    Subject {
+        keep: Box::new(folder),
+        ..Subject::new(store)
+    }
+}
+
+struct Stored {
+    folder: TempDir,
+    open: fn(&TempDir) -> Arc<dyn DomainTallies>,
+    subject: Option<Subject>,
+}
+
+impl Stored {
+    fn new(open: fn(&TempDir) -> Arc<dyn DomainTallies>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let subject = Some(Subject::new(open(&folder)));
+        Self {
+            folder,
+            open,
+            subject,
+        }
+    }
+}
+
+impl Reopenable for Stored {
+    fn subject(&self) -> &Subject {
+        self.subject.as_ref().unwrap()
+    }
+
+    async fn reopen(&mut self) {
+        self.subject = None;
+        self.subject = Some(Subject::new((self.open)(&self.folder)));
+    }
+}
+
+async fn stored_embedded() -> Stored {
+    Stored::new(embedded)
+}
+
+conformance::domain_tallies!(a_memory, fresh_memory, [mechanism]);
+conformance::domain_tallies!(
+    an_embedded,
+    fresh_embedded,
+    [mechanism, reopens(stored_embedded)]
+);
+conformance::domain_tallies!(traced_memory, fresh_traced, [mechanism]);
+conformance::domain_tallies!(batched_memory, fresh_batched, [front]);
+conformance::domain_tallies!(batched_by_four, fresh_batched_by_four, [front]);
+conformance::domain_tallies!(embedded_stack, fresh_stack, [front]);

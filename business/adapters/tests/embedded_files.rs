@@ -1,0 +1,309 @@
+//! What the embedded store makes of its files: sound ones, damaged ones, other people's.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use adapters::email_domains::{
+    Embedded,
+    embedded::{EmbeddedOptions, OpenError, Opened, disk::Directory},
+};
+use business::{
+    email_domains::{
+        model::{Changes, DomainName, EventKind, Group, GroupId, Member, Tally, WriterId},
+        ports::{DomainTallies, Freshness},
+        verdict::VerdictPolicy,
+    },
+    kernel::UnixSeconds,
+};
+use foundation::supervision::Shutdown;
+use prometheus::Registry;
+use tempfile::TempDir;
+
+const LARGE: EmbeddedOptions = EmbeddedOptions {
+    segment_bytes: 1 << 20,
+    snapshot_after_bytes: 1 << 30,
+};
+
+fn open_with(folder: &TempDir, options: EmbeddedOptions) -> Result<(Embedded, Opened), OpenError> {
+    let disk = Arc::new(Directory::new(folder.path()).unwrap());
+    Embedded::open(
+        disk,
+        options,
+        VerdictPolicy::default(),
+        &Shutdown::new(),
+        &Registry::new(),
+    )
+}
+
+fn open(folder: &TempDir) -> Result<(Embedded, Opened), OpenError> {
+    open_with(folder, LARGE)
+}
+
+async fn record(store: &Embedded, sequence: u64, name: &str) {
+    let member = Member {
+        mark: None,
+        changes: Changes::event(DomainName::parse(name).unwrap(), EventKind::Delivered),
+    };
+    let group = Group {
+        id: Some(GroupId {
+            writer: WriterId(1),
+            sequence,
+        }),
+        formed_at: UnixSeconds::from(1_000),
+        members: [Arc::new(member)].into_iter().collect(),
+    };
+    store.record(&group).await.unwrap();
+}
+
+async fn get(store: &Embedded, name: &str) -> Tally {
+    store
+        .get(&[DomainName::parse(name).unwrap()], Freshness::Latest)
+        .await
+        .unwrap()[0]
+}
+
+/// The files whose names begin so, in order.
+fn files(folder: &TempDir, prefix: &str) -> Vec<PathBuf> {
+    let mut found: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with(prefix)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+async fn store_with_records(count: u64) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, opened) = open(&folder).unwrap();
+    assert_eq!(
+        opened,
+        Opened {
+            domains: 0,
+            replayed_records: 0,
+            torn: None
+        }
+    );
+    for sequence in 1..=count {
+        record(&store, sequence, &format!("d{sequence}.example")).await;
+    }
+    folder
+}
+
+#[tokio::test]
+async fn only_one_process_at_a_time_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, _) = open(&folder).unwrap();
+    assert!(matches!(open(&folder), Err(OpenError::Locked)));
+    drop(first);
+    open(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_tail_torn_at_any_byte_is_cut_and_reported() {
+    let folder = store_with_records(5).await;
+    let path = &files(&folder, "journal")[0];
+    let whole = fs::read(path).unwrap();
+    // All records have the same length.
+    let length = (whole.len() - 48) / 5;
+    let last = whole.len() - length;
+    for cut in last..whole.len() {
+        fs::write(path, &whole[..cut]).unwrap();
+        let (store, opened) = open(&folder).unwrap();
+        assert_eq!((opened.replayed_records, opened.domains), (4, 4));
+        if cut == last {
+            assert_eq!(opened.torn, None);
+        } else {
+            let torn = opened.torn.unwrap();
+            assert_eq!(
+                (torn.offset, torn.bytes),
+                (last as u64, (cut - last) as u64)
+            );
+        }
+        assert_eq!(get(&store, "d5.example").await, Tally::ZERO);
+        record(&store, 5, "again.example").await;
+        drop(store);
+        let (store, opened) = open(&folder).unwrap();
+        assert_eq!((opened.replayed_records, opened.torn), (5, None));
+        assert_eq!(get(&store, "again.example").await.delivered, 1);
+        drop(store);
+        for later in files(&folder, "journal").split_off(1) {
+            fs::remove_file(later).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn damage_before_sound_records_is_refused_with_file_and_offset() {
+    let folder = store_with_records(5).await;
+    let path = files(&folder, "journal")[0].clone();
+    let whole = fs::read(&path).unwrap();
+    let length = (whole.len() - 48) / 5;
+    for at in 48..48 + 4 * length {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x40;
+        fs::write(&path, &damaged).unwrap();
+        let begin = 48 + (at - 48) / length * length;
+        match open(&folder) {
+            Err(OpenError::Corrupt { file, offset, .. }) => {
+                assert_eq!(file, path.file_name().unwrap().to_str().unwrap());
+                assert_eq!(offset, begin as u64, "damage at byte {at}");
+            }
+            other => panic!("damage at byte {at}: {:?}", other.map(|(_, opened)| opened)),
+        }
+        assert_eq!(
+            fs::read(&path).unwrap(),
+            damaged,
+            "a refused store is left as it is"
+        );
+    }
+    fs::write(&path, &whole).unwrap();
+    open(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_torn_record_before_a_later_segment_with_records_is_refused() {
+    let folder = store_with_records(3).await;
+    drop(open(&folder).unwrap());
+    let (store, _) = open(&folder).unwrap();
+    record(&store, 4, "later.example").await;
+    drop(store);
+    let segments = files(&folder, "journal");
+    let first = fs::read(&segments[0]).unwrap();
+    fs::write(&segments[0], &first[..first.len() - 1]).unwrap();
+    assert!(matches!(open(&folder), Err(OpenError::Corrupt { .. })));
+}
+
+#[tokio::test]
+async fn a_missing_segment_is_refused() {
+    let folder = store_with_records(3).await;
+    for sequence in 4..6 {
+        let (store, _) = open(&folder).unwrap();
+        record(&store, sequence, "later.example").await;
+    }
+    let segments = files(&folder, "journal");
+    assert!(segments.len() >= 3);
+    fs::remove_file(&segments[1]).unwrap();
+    assert!(matches!(open(&folder), Err(OpenError::Corrupt { .. })));
+}
+
+#[tokio::test]
+async fn a_segment_whose_header_was_never_finished_is_thrown_away() {
+    let folder = store_with_records(3).await;
+    let header = fs::read(&files(&folder, "journal")[0]).unwrap()[..48].to_vec();
+    for length in 0..48 {
+        fs::write(
+            folder.path().join(format!("journal-{:020}.log", 2)),
+            &header[..length],
+        )
+        .unwrap();
+        let (_, opened) = open(&folder).unwrap();
+        assert_eq!((opened.replayed_records, opened.torn), (3, None));
+        fs::remove_file(folder.path().join(format!("journal-{:020}.log", 2))).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_format_version_is_refused() {
+    let folder = store_with_records(3).await;
+    {
+        let (store, _) = open(&folder).unwrap();
+        store.snapshot().unwrap();
+    }
+    for prefix in ["snapshot", "journal"] {
+        let path = files(&folder, prefix)[0].clone();
+        let whole = fs::read(&path).unwrap();
+        let mut newer = whole.clone();
+        newer[16] = 2;
+        fs::write(&path, newer).unwrap();
+        match open(&folder) {
+            Err(OpenError::UnknownVersion { version, .. }) => assert_eq!(version, 2),
+            other => panic!("{prefix}: {:?}", other.map(|(_, opened)| opened)),
+        }
+        fs::write(&path, whole).unwrap();
+    }
+    open(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_segment_of_another_store_is_refused() {
+    let folder = store_with_records(3).await;
+    let other = store_with_records(3).await;
+    let (store, _) = open(&folder).unwrap();
+    store.snapshot().unwrap();
+    record(&store, 4, "later.example").await;
+    drop(store);
+    let stranger = fs::read(&files(&other, "journal")[0]).unwrap();
+    fs::write(files(&folder, "journal").last().unwrap(), stranger).unwrap();
+    assert!(matches!(
+        open(&folder),
+        Err(OpenError::Corrupt { offset: 0, .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_snapshot_replaces_the_journal_before_it_and_damage_to_it_is_refused() {
+    let folder = store_with_records(100).await;
+    let (store, _) = open(&folder).unwrap();
+    record(&store, 101, "before.example").await;
+    store.snapshot().unwrap();
+    record(&store, 102, "after.example").await;
+    drop(store);
+    assert_eq!(files(&folder, "snapshot").len(), 1);
+
+    let (store, opened) = open(&folder).unwrap();
+    assert_eq!(
+        opened,
+        Opened {
+            domains: 102,
+            replayed_records: 1,
+            torn: None
+        }
+    );
+    assert_eq!(get(&store, "before.example").await.delivered, 1);
+    assert_eq!(get(&store, "after.example").await.delivered, 1);
+    // The ledger is in it too: the last group of the writer is known.
+    record(&store, 102, "after.example").await;
+    assert_eq!(get(&store, "after.example").await.delivered, 1);
+    drop(store);
+
+    let path = files(&folder, "snapshot")[0].clone();
+    let whole = fs::read(&path).unwrap();
+    for at in (0..whole.len()).step_by(97) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x40;
+        fs::write(&path, &damaged).unwrap();
+        assert!(open(&folder).is_err(), "damage at byte {at}");
+        fs::write(&path, &whole[..at]).unwrap();
+        assert!(open(&folder).is_err(), "cut at byte {at}");
+    }
+}
+
+#[tokio::test]
+async fn the_journal_stays_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = EmbeddedOptions {
+        segment_bytes: 2_048,
+        snapshot_after_bytes: 8_192,
+    };
+    let (store, _) = open_with(&folder, small).unwrap();
+    let mut sequence = 0;
+    // The keeper works beside; go on until it has replaced the first segment by a snapshot.
+    let first = folder.path().join(format!("journal-{:020}.log", 1));
+    while first.exists() {
+        sequence += 1;
+        assert!(sequence < 1_000_000, "no snapshot was taken");
+        record(&store, sequence, &format!("d{}.example", sequence % 50)).await;
+    }
+    drop(store);
+    let (store, opened) = open_with(&folder, small).unwrap();
+    assert_eq!(opened.domains, sequence.min(50));
+    assert_eq!(store.totals().await.unwrap().delivered, sequence);
+}

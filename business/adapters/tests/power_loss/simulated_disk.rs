@@ -1,0 +1,261 @@
+//! A disk that loses what was never synced.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    io::{self, Cursor, Read},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use adapters::email_domains::embedded::disk::{Disk, DiskFile};
+use fastrand::Rng;
+
+/// The disk; clones are the same disk.
+#[derive(Clone, Default)]
+pub(crate) struct SimulatedDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    contents: Vec<Contents>,
+    /// What the names mean now, and what they meant when the directory was last synced.
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    /// What was done to names since then.
+    unsynced: Vec<NameChange>,
+    /// How many more writing operations succeed; all fail once the power is gone.
+    operations_left: Option<u64>,
+    /// The sync that fails, counted down.
+    syncs_until_failure: Option<u64>,
+    syncs_after_failure: u64,
+}
+
+#[derive(Clone, Default)]
+struct Contents {
+    written: Vec<u8>,
+    durable: Vec<u8>,
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Is(String, usize),
+    Gone(String),
+}
+
+impl SimulatedDisk {
+    /// Lets the power fail in the middle of the writing operation after `operations` more.
+    pub(crate) fn cut_power_after(&self, operations: u64) {
+        self.state().operations_left = Some(operations);
+    }
+
+    /// Lets the sync after `syncs` more fail.
+    pub(crate) fn fail_sync_after(&self, syncs: u64) {
+        self.state().syncs_until_failure = Some(syncs);
+    }
+
+    /// How many syncs were tried after one failed.
+    pub(crate) fn syncs_after_failure(&self) -> u64 {
+        self.state().syncs_after_failure
+    }
+
+    /// What is found when the power is back: of what was not synced, whatever the disk happened to
+    /// have written. Names come back changed or not, each by itself; of the bytes behind the last
+    /// sync, some sectors, in any order.
+    pub(crate) fn after_power_loss(&self, rng: &mut Rng) -> Self {
+        let before = self.state().clone();
+        let mut names = before.durable_names;
+        for change in before.unsynced {
+            if rng.bool() {
+                match change {
+                    NameChange::Is(name, file) => _ = names.insert(name, file),
+                    NameChange::Gone(name) => _ = names.remove(&name),
+                }
+            }
+        }
+        let contents = before
+            .contents
+            .iter()
+            .map(|contents| contents.survivors(rng))
+            .collect();
+        let state = State {
+            contents,
+            durable_names: names.clone(),
+            names,
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn file(&self, name: &str) -> io::Result<usize> {
+        self.state()
+            .names
+            .get(name)
+            .copied()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Contents {
+    fn survivors(&self, rng: &mut Rng) -> Self {
+        const SECTOR: usize = 64;
+        let mut found = self.durable.clone();
+        if self.written.starts_with(&self.durable) {
+            let length = rng.usize(self.durable.len()..=self.written.len());
+            found.resize(length, 0);
+            for start in (0..length).step_by(SECTOR) {
+                let end = length.min(start + SECTOR);
+                if rng.u8(..4) > 0 {
+                    found[start..end].copy_from_slice(&self.written[start..end]);
+                }
+            }
+            found[..self.durable.len()].copy_from_slice(&self.durable);
+        } else if rng.bool() {
+            found = self.written.clone();
+        }
+        Self {
+            written: found.clone(),
+            durable: found,
+        }
+    }
+}
+
+impl State {
+    fn write(&mut self) -> io::Result<()> {
+        match &mut self.operations_left {
+            Some(0) => Err(io::Error::other("the power is gone")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.write()?;
+        match &mut self.syncs_until_failure {
+            Some(0) => {
+                self.syncs_until_failure = None;
+                // From now on, a sync would say that all is well.
+                self.syncs_after_failure = 1;
+                Err(io::Error::other("EIO"))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => {
+                self.syncs_after_failure += u64::from(self.syncs_after_failure > 0);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Disk for SimulatedDisk {
+    fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
+        Ok(Box::new(()))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.state().names.keys().cloned().collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
+        let file = self.file(name)?;
+        Ok(Box::new(Cursor::new(
+            self.state().contents[file].written.clone(),
+        )))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.state();
+        state.write()?;
+        if state.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = state.contents.len();
+        state.contents.push(Contents::default());
+        state.names.insert(name.into(), file);
+        state.unsynced.push(NameChange::Is(name.into(), file));
+        Ok(Box::new(SimulatedFile {
+            disk: self.clone(),
+            file,
+        }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(SimulatedFile {
+            disk: self.clone(),
+            file: self.file(name)?,
+        }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let file = self.file(from)?;
+        let mut state = self.state();
+        state.write()?;
+        state.names.remove(from);
+        state.names.insert(to.into(), file);
+        state.unsynced.push(NameChange::Gone(from.into()));
+        state.unsynced.push(NameChange::Is(to.into(), file));
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.file(name)?;
+        let mut state = self.state();
+        state.write()?;
+        state.names.remove(name);
+        state.unsynced.push(NameChange::Gone(name.into()));
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        let mut state = self.state();
+        state.sync()?;
+        state.durable_names = state.names.clone();
+        state.unsynced.clear();
+        Ok(())
+    }
+}
+
+struct SimulatedFile {
+    disk: SimulatedDisk,
+    file: usize,
+}
+
+impl DiskFile for SimulatedFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.disk.state();
+        let written = state.write();
+        // When the power fails, some of the write may have happened.
+        let contents = &mut state.contents[self.file];
+        contents.written.extend(bytes);
+        written
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        let mut state = self.disk.state();
+        state.write()?;
+        state.contents[self.file]
+            .written
+            .truncate(usize::try_from(length).unwrap());
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut state = self.disk.state();
+        state.sync()?;
+        let contents = &mut state.contents[self.file];
+        contents.durable = contents.written.clone();
+        Ok(())
+    }
+}
