@@ -1,0 +1,119 @@
+//! Alive, ready, and in numbers: what an orchestrator and a monitoring system ask.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::{HttpRequest, HttpResponse, http::header::ContentType, web::Data};
+use foundation::telemetry::Metrics;
+
+use crate::{
+    problem::{FieldError, Problem},
+    server::State,
+};
+
+/// How long the store has to answer a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether the server wants requests. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    draining: Arc<AtomicBool>,
+}
+
+impl Readiness {
+    /// It does.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From now on `/readyz` answers 503, so that no new requests are sent here. Those that come
+    /// all the same are served.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether the process works at all. Asks nothing else, so that a store that is down does not
+/// get the server restarted.
+#[utoipa::path(
+    get, path = "/livez", tag = "operation",
+    responses((status = 200, description = "It does.", body = String, example = "ok\n"))
+)]
+pub(crate) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Whether requests should be sent here: not while the server drains or the store does not answer
+/// within a second.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operation",
+    params((
+        "verbose" = Option<String>, Query, example = "",
+        description = "With this parameter, of whatever value, each check is listed.",
+    )),
+    responses((
+        status = 200, description = "They should.", content_type = "text/plain", body = String,
+        example = "[+]serving ok\n[+]store ok\nreadyz check passed\n",
+    ))
+)]
+pub(crate) async fn readyz(
+    request: HttpRequest,
+    state: Data<State>,
+) -> Result<HttpResponse, Problem> {
+    let mut failed = Vec::new();
+    let mut cause = None;
+    if state.readiness.is_draining() {
+        failed.push(FieldError::new("serving", "the server is stopping"));
+    }
+    match tokio::time::timeout(PROBE_TIMEOUT, state.email_domains.probe()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            failed.push(FieldError::new("store", error.kind().as_str()));
+            cause = Some(error);
+        }
+        Err(_) => failed.push(FieldError::new("store", "no answer within a second")),
+    }
+    if !failed.is_empty() {
+        return Err(Problem::not_ready(failed, cause));
+    }
+    let text = if is_verbose(request.query_string()) {
+        "[+]serving ok\n[+]store ok\nreadyz check passed\n"
+    } else {
+        "ok\n"
+    };
+    Ok(HttpResponse::Ok()
+        .content_type(ContentType::plaintext())
+        .body(text))
+}
+
+/// The metrics of the server and its process, for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operation",
+    responses((
+        status = 200, description = "In the text format, version 0.0.4.",
+        content_type = "text/plain", body = String,
+        example = "# TYPE catchall_events_total counter\n\
+                   catchall_events_total{kind=\"delivered\",outcome=\"counted\"} 12\n",
+    ))
+)]
+pub(crate) async fn metrics(state: Data<State>) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type(Metrics::CONTENT_TYPE)
+        .body(state.metrics.render())
+}
+
+fn is_verbose(query: &str) -> bool {
+    query
+        .split('&')
+        .any(|pair| pair == "verbose" || pair.starts_with("verbose="))
+}

@@ -1,0 +1,29 @@
+//! HTTP in.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`server`] | binds, serves, drains |
+//! | [`limits`] | every bound the HTTP layer keeps, as settings |
+//! | `routes` | the one table of routes: what is served, by whom, and how it can fail |
+//! | `middleware` | what happens to every request: its id, limits, panics, metrics, log line |
+//! | `problem` | how a request fails: RFC 9457 documents |
+//! | [`health`] | alive, ready, metrics |
+//! | `openapi`, `docs` | the description of it all, and the page that shows it |
+//! | `email_domains` | the context: its requests, answers and handlers |
+//!
+//! A context gets a folder of its own, with the same files: `request` is what is read from a
+//! request, `dto` what is answered, `handlers` the rest.
+
+mod docs;
+mod email_domains;
+pub mod health;
+pub mod limits;
+mod middleware;
+mod openapi;
+mod problem;
+mod routes;
+pub mod server;
+
+pub use health::Readiness;
+pub use limits::{HotRoutes, RequestLog, Settings};
+pub use server::{App, Server};

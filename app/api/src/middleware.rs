@@ -1,0 +1,181 @@
+//! What happens to every request, in one pass: its id, its limits, its panics, its metrics and
+//! its line in the log.
+
+mod content;
+mod observation;
+mod request_id;
+
+use std::{any::Any, panic::AssertUnwindSafe, rc::Rc, sync::Arc};
+
+use actix_web::{
+    Error, HttpMessage as _, HttpResponse,
+    body::BoxBody,
+    dev::{Payload, RequestHead, ServiceRequest, ServiceResponse},
+    middleware::Next,
+};
+use futures_util::FutureExt;
+use tracing::Instrument;
+
+pub(crate) use observation::HttpMetrics;
+pub(crate) use request_id::RequestId;
+
+use crate::{
+    limits::Settings,
+    problem::{Kind, Problem},
+    routes::Route,
+};
+use observation::Observer;
+
+/// What all routes of a server share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) metrics: HttpMetrics,
+}
+
+/// Stands before the handlers of one route, in one worker.
+pub(crate) struct Gate {
+    route: Route,
+    settings: Arc<Settings>,
+    observer: Observer,
+}
+
+/// A request that is not let through, and what of its content was not read.
+struct Refused {
+    problem: Problem,
+    unread: Payload,
+}
+
+impl Gate {
+    pub(crate) fn new(route: Route, shared: &Shared) -> Rc<Self> {
+        Rc::new(Self {
+            route,
+            settings: Arc::clone(&shared.settings),
+            observer: Observer::new(route, &shared.metrics, shared.settings.request_log),
+        })
+    }
+
+    /// Answers one request. Never an error: what failed is an answer too.
+    pub(crate) async fn pass(
+        self: Rc<Self>,
+        request: ServiceRequest,
+        next: Next<BoxBody>,
+    ) -> Result<ServiceResponse, Error> {
+        let id = RequestId::of(request.headers());
+        // At debug, so that it costs nothing unless asked for: traces switch it on by its target.
+        let span = tracing::debug_span!(
+            target: "api::request",
+            "request",
+            otel.name = %format_args!("{} {}", request.method(), self.route.template),
+            otel.kind = "server",
+            http.request.method = %request.method(),
+            http.route = self.route.template,
+            request_id = id.as_str(),
+        );
+        Ok(self.observed(id, request, next).instrument(span).await)
+    }
+
+    async fn observed(
+        &self,
+        id: RequestId,
+        mut request: ServiceRequest,
+        next: Next<BoxBody>,
+    ) -> ServiceResponse {
+        let observation = self.observer.begin(request.method());
+        let http = request.request().clone();
+        let (mut response, problem) = match self.admit(&mut request).await {
+            Ok(()) => match self.served(request, next).await {
+                Ok(response) => (response, None),
+                Err(problem) => (problem.answer(&id), Some(problem)),
+            },
+            Err(Refused { problem, unread }) => {
+                let response = content::with_unread(problem.answer(&id), unread);
+                (response, Some(problem))
+            }
+        };
+        observation.end(response.status(), &id, problem.as_ref());
+        id.attach_to(response.headers_mut());
+        ServiceResponse::new(http, response)
+    }
+
+    /// Lets a request through that keeps the limits, after its content is read: no route takes
+    /// any, so that what is declared is thrown away, and the connection stays in step.
+    async fn admit(&self, request: &mut ServiceRequest) -> Result<(), Refused> {
+        let head = request.head();
+        if head.uri.path().len() > self.settings.max_path_bytes.get() {
+            return Err(Refused::new(Kind::PathTooLong, request.take_payload()));
+        }
+        if head_bytes(head) > self.settings.max_head_bytes.get() {
+            return Err(Refused::new(Kind::HeadTooLarge, request.take_payload()));
+        }
+        if matches!(request.parts().1, Payload::None) || !content::is_declared(request.headers()) {
+            return Ok(());
+        }
+        let mut unread = request.take_payload();
+        match content::discard(&mut unread, request.headers(), &self.settings).await {
+            // A path or a method that is not served says so before its content is judged.
+            Ok(content) if content && self.route.methods.contains(request.method()) => {
+                Err(Refused::new(Kind::ContentNotSupported, unread))
+            }
+            Ok(_) => Ok(()),
+            Err(kind) => Err(Refused::new(kind, unread)),
+        }
+    }
+
+    /// Calls the handler: in time, and survives its panic.
+    async fn served(
+        &self,
+        request: ServiceRequest,
+        next: Next<BoxBody>,
+    ) -> Result<HttpResponse, Problem> {
+        let handler = AssertUnwindSafe(async { next.call(request).await }).catch_unwind();
+        let response = tokio::time::timeout(self.settings.answer_timeout(), handler)
+            .await
+            .map_err(|_| Problem::new(Kind::AnswerTimeout))?
+            .map_err(|panic| Problem::caused_by(Kind::Internal, panic_text(panic.as_ref())))?
+            .map_err(|error| problem_of(&error))?
+            .into_parts()
+            .1;
+        match response.error() {
+            Some(error) => Err(problem_of(error)),
+            None => Ok(response),
+        }
+    }
+}
+
+impl Refused {
+    fn new(kind: Kind, unread: Payload) -> Self {
+        Self {
+            problem: Problem::new(kind),
+            unread,
+        }
+    }
+}
+
+/// The problem a handler returned. Every other error is a defect: none of ours returns any.
+fn problem_of(error: &Error) -> Problem {
+    match error.as_error::<Problem>() {
+        Some(problem) => problem.clone(),
+        None => Problem::caused_by(Kind::Internal, error.to_string()),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panic: {}", text.unwrap_or("not a text"))
+}
+
+/// The size of a head as it was sent, save for optional blanks.
+fn head_bytes(head: &RequestHead) -> usize {
+    const REQUEST_LINE: usize = "  HTTP/1.1\r\n\r\n".len();
+    const FIELD: usize = ": \r\n".len();
+    let target = head.uri.path().len() + head.uri.query().map_or(0, |query| query.len() + 1);
+    let fields = head
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    head.method.as_str().len() + target + REQUEST_LINE + fields.sum::<usize>()
+}

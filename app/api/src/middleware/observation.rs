@@ -1,0 +1,290 @@
+//! Metrics and log lines of requests.
+
+use std::{
+    cell::{Cell, RefCell},
+    time::{Duration, Instant},
+};
+
+use actix_web::http::{Method, StatusCode};
+use business::email_domains::model::EventKind;
+use foundation::telemetry::{Metrics, metrics::DURATION_SECONDS};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+};
+
+use super::RequestId;
+use crate::{
+    limits::{HotRoutes, RequestLog},
+    problem::Problem,
+    routes::Route,
+};
+
+/// The metrics of one server. Clones share them.
+#[derive(Clone)]
+pub(crate) struct HttpMetrics {
+    duration: HistogramVec,
+    active: IntGauge,
+    events: IntCounterVec,
+}
+
+impl HttpMetrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    /// When their names are taken: two servers must not share a registry.
+    pub(crate) fn register(metrics: &Metrics) -> prometheus::Result<Self> {
+        let duration = HistogramVec::new(
+            HistogramOpts::new(
+                "http_server_request_duration_seconds",
+                "Time from the head of a request to its response.",
+            )
+            .buckets(DURATION_SECONDS.to_vec()),
+            &[
+                "http_request_method",
+                "http_route",
+                "http_response_status_code",
+            ],
+        )?;
+        let active = IntGauge::new(
+            "http_server_active_requests",
+            "Requests that are being answered.",
+        )?;
+        let events = IntCounterVec::new(
+            Opts::new(
+                "catchall_events_total",
+                "Events sent one by one: counted, refused (4xx), or failed (5xx, or the client \
+                 left), which may have been counted.",
+            ),
+            &["kind", "outcome"],
+        )?;
+        metrics.register(duration.clone())?;
+        metrics.register(active.clone())?;
+        metrics.register(events.clone())?;
+        Ok(Self {
+            duration,
+            active,
+            events,
+        })
+    }
+}
+
+/// Observes the requests of one route, in one worker.
+pub(super) struct Observer {
+    route: Route,
+    log: RequestLog,
+    /// Requests since the last one that was logged.
+    unlogged: Cell<u32>,
+    metrics: HttpMetrics,
+    /// The histograms met so far, so that labels are looked up once each. Methods and statuses
+    /// are few, so is this.
+    durations: RefCell<Vec<(&'static str, StatusCode, Histogram)>>,
+    events: Option<EventCounters>,
+}
+
+struct EventCounters {
+    counted: IntCounter,
+    refused: IntCounter,
+    failed: IntCounter,
+}
+
+/// One request that is being answered. Dropped without an end, the client went away.
+pub(super) struct Observation<'a> {
+    observer: &'a Observer,
+    method: &'static str,
+    started: Instant,
+    /// Until it is answered, when the request is an event.
+    event: Option<&'a EventCounters>,
+}
+
+impl Observer {
+    pub(super) fn new(route: Route, metrics: &HttpMetrics, log: RequestLog) -> Self {
+        let counters = |kind: EventKind| {
+            let counter = |outcome| metrics.events.with_label_values(&[kind.as_str(), outcome]);
+            EventCounters {
+                counted: counter("counted"),
+                refused: counter("refused"),
+                failed: counter("failed"),
+            }
+        };
+        Self {
+            route,
+            log,
+            unlogged: Cell::new(0),
+            metrics: metrics.clone(),
+            durations: RefCell::default(),
+            events: route.event.map(counters),
+        }
+    }
+
+    pub(super) fn begin(&self, method: &Method) -> Observation<'_> {
+        self.metrics.active.inc();
+        Observation {
+            observer: self,
+            method: bounded(method),
+            started: Instant::now(),
+            event: self.events.as_ref().filter(|_| method == Method::PUT),
+        }
+    }
+
+    fn observe(&self, method: &'static str, status: StatusCode, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64();
+        let mut durations = self.durations.borrow_mut();
+        let known = durations
+            .iter()
+            .find(|known| known.1 == status && known.0 == method);
+        if let Some((.., histogram)) = known {
+            return histogram.observe(seconds);
+        }
+        let labels = [method, self.route.template, status.as_str()];
+        let histogram = self.metrics.duration.with_label_values(&labels);
+        histogram.observe(seconds);
+        durations.push((method, status, histogram));
+    }
+
+    fn is_logged(&self, status: StatusCode) -> bool {
+        if status.is_server_error() || !self.route.hot {
+            return true;
+        }
+        match self.log.hot_routes {
+            HotRoutes::Off => false,
+            HotRoutes::All => true,
+            HotRoutes::Sampled => {
+                let next = (self.unlogged.get() + 1) % self.log.sample_every;
+                self.unlogged.set(next);
+                next == 0
+            }
+        }
+    }
+}
+
+impl Observation<'_> {
+    /// The request is answered. A failure is logged here and nowhere else, with all its causes.
+    pub(super) fn end(mut self, status: StatusCode, id: &RequestId, problem: Option<&Problem>) {
+        let elapsed = self.started.elapsed();
+        self.observer.observe(self.method, status, elapsed);
+        if let Some(event) = self.event.take() {
+            match status {
+                status if status.is_success() => event.counted.inc(),
+                status if status.is_client_error() => event.refused.inc(),
+                _ => event.failed.inc(),
+            }
+        }
+        if self.observer.is_logged(status) {
+            self.log(status, elapsed, id, problem);
+        }
+    }
+
+    fn log(
+        &self,
+        status: StatusCode,
+        elapsed: Duration,
+        id: &RequestId,
+        problem: Option<&Problem>,
+    ) {
+        // A macro, for a level has to be known when it is compiled.
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    method = self.method,
+                    route = self.observer.route.template,
+                    status = status.as_u16(),
+                    duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+                    request_id = id.as_str(),
+                    problem = problem.map(|problem| problem.kind().slug()),
+                    error = problem
+                        .and_then(Problem::chain)
+                        .map(tracing::field::display),
+                    "request"
+                )
+            };
+        }
+        match status {
+            StatusCode::INTERNAL_SERVER_ERROR => line!(error),
+            status if status.is_server_error() => line!(warn),
+            _ => line!(info),
+        }
+    }
+}
+
+impl Drop for Observation<'_> {
+    fn drop(&mut self) {
+        self.observer.metrics.active.dec();
+        if let Some(event) = self.event {
+            event.failed.inc();
+        }
+    }
+}
+
+/// The method as a label: a client may send any word (OpenTelemetry's `_OTHER`).
+fn bounded(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
+        _ => "_OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::routes::{DELIVERED, UNMATCHED};
+
+    fn observer(route: Route, hot_routes: HotRoutes) -> Observer {
+        let metrics = HttpMetrics::register(&Metrics::new().unwrap()).unwrap();
+        let sample_every = NonZeroU32::new(3).unwrap();
+        Observer::new(
+            route,
+            &metrics,
+            RequestLog {
+                hot_routes,
+                sample_every,
+            },
+        )
+    }
+
+    fn logged(observer: &Observer, status: StatusCode) -> Vec<bool> {
+        (0..6).map(|_| observer.is_logged(status)).collect()
+    }
+
+    #[test]
+    fn hot_routes_are_logged_as_set() {
+        let ok = StatusCode::NO_CONTENT;
+        assert_eq!(logged(&observer(DELIVERED, HotRoutes::Off), ok), [false; 6]);
+        assert_eq!(logged(&observer(DELIVERED, HotRoutes::All), ok), [true; 6]);
+        assert_eq!(
+            logged(&observer(DELIVERED, HotRoutes::Sampled), ok),
+            [false, false, true, false, false, true]
+        );
+    }
+
+    #[test]
+    fn failures_and_cold_routes_are_always_logged() {
+        let failed = StatusCode::SERVICE_UNAVAILABLE;
+        assert_eq!(
+            logged(&observer(DELIVERED, HotRoutes::Off), failed),
+            [true; 6]
+        );
+        assert_eq!(
+            logged(&observer(UNMATCHED, HotRoutes::Off), StatusCode::OK),
+            [true; 6]
+        );
+    }
+
+    #[test]
+    fn an_event_whose_client_left_is_not_forgotten() {
+        let observer = observer(DELIVERED, HotRoutes::Off);
+        drop(observer.begin(&Method::PUT));
+        drop(observer.begin(&Method::GET));
+        assert_eq!(observer.events.as_ref().unwrap().failed.get(), 1);
+        assert_eq!(observer.metrics.active.get(), 0);
+    }
+}

@@ -1,0 +1,254 @@
+//! The API described by itself (OpenAPI 3.1): what succeeds is written beside each handler, how it
+//! fails comes from the table of routes, so that neither can be forgotten.
+
+use std::{collections::BTreeMap, io};
+
+use actix_web::{
+    HttpResponse,
+    web::{Bytes, Data},
+};
+use serde_json::Value;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        HeaderBuilder, Object, Ref, RefOr, Required, Response, ResponseBuilder, Type,
+        content::ContentBuilder,
+        example::ExampleBuilder,
+        header::Header,
+        path::{Operation, ParameterBuilder, ParameterIn, PathItem},
+    },
+};
+
+use crate::{
+    docs, email_domains, health,
+    middleware::RequestId,
+    problem::{self, FieldError, Kind, Problem},
+    routes::{self, EVERYWHERE},
+    server::State,
+};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "catchall",
+        description = "Counts deliveries and bounces by mail domain, and tells which domains \
+accept mail for any address.
+
+Every GET route answers HEAD too. Every error of a request whose head was read is a problem \
+document (RFC 9457), told apart by its `type`. A path that is not listed here is answered 404 \
+(`not-found`), a method a path does not have 405 (`method-not-allowed`) with `Allow`. What cannot \
+be read as a request at all is refused before that, with an empty body: 400 when it is malformed, \
+408 when it does not arrive in time, 431 when it is out of all bounds.
+
+Every answer to a request whose head was read has an `X-Request-Id`.",
+    ),
+    paths(
+        email_domains::handlers::delivered,
+        email_domains::handlers::bounced,
+        email_domains::handlers::verdict,
+        email_domains::handlers::domain,
+        email_domains::handlers::domains,
+        email_domains::handlers::stats,
+        health::livez,
+        health::readyz,
+        health::metrics,
+        document,
+        docs::root,
+        docs::redirect,
+        docs::page,
+        docs::file,
+    ),
+    components(schemas(problem::Document)),
+    tags(
+        (name = "events", description = "What happened to messages."),
+        (name = "domains", description = "What follows from it."),
+        (name = "operation", description = "How the server is."),
+        (name = "description", description = "What the server does."),
+    ),
+    modifiers(&Completed),
+)]
+struct Description;
+
+/// The document, as it is sent.
+///
+/// # Errors
+/// Never: it has no value JSON cannot say.
+pub(crate) fn rendered() -> io::Result<Bytes> {
+    Ok(Bytes::from(Description::openapi().to_json()?))
+}
+
+/// This description.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "description",
+    responses((status = 200, description = "OpenAPI 3.1.", body = Object))
+)]
+pub(crate) async fn document(state: Data<State>) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .body(state.description.clone())
+}
+
+/// Adds to every operation what the middleware does to it.
+struct Completed;
+
+impl Modify for Completed {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        description
+            .info
+            .description
+            .get_or_insert_default()
+            .push_str(&list_of_problems());
+        for (route, _) in routes::table() {
+            let Some(item) = description.paths.paths.get_mut(route.template) else {
+                continue;
+            };
+            for operation in operations(item) {
+                complete(operation, route.problems);
+            }
+        }
+    }
+}
+
+/// All kinds of problem, as a Markdown table.
+fn list_of_problems() -> String {
+    let lines = Kind::ALL.map(|kind| {
+        let (status, uri, detail) = (kind.status().as_u16(), kind.type_uri(), kind.detail());
+        format!("| `{uri}` | {status} | {detail} |\n")
+    });
+    format!(
+        "\n\n| type | status | meaning |\n| --- | --- | --- |\n{}",
+        lines.concat()
+    )
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.delete,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn complete(operation: &mut Operation, problems: &[Kind]) {
+    let mut by_status: BTreeMap<u16, Vec<Kind>> = BTreeMap::new();
+    for kind in problems.iter().chain(EVERYWHERE) {
+        by_status
+            .entry(kind.status().as_u16())
+            .or_default()
+            .push(*kind);
+    }
+    let responses = &mut operation.responses.responses;
+    for (status, kinds) in by_status {
+        responses.insert(status.to_string(), failure(&kinds).into());
+    }
+    for response in responses.values_mut() {
+        if let RefOr::T(response) = response {
+            response
+                .headers
+                .insert("X-Request-Id".into(), request_id().into());
+        }
+    }
+    let parameter = ParameterBuilder::new()
+        .name("X-Request-Id")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "Names the request: 1 to 128 visible ASCII characters.",
+        ))
+        .schema(Some(Object::with_type(Type::String)))
+        .build();
+    operation
+        .parameters
+        .get_or_insert_default()
+        .push(parameter.into());
+}
+
+/// One status, with an example of each problem that has it.
+fn failure(kinds: &[Kind]) -> Response {
+    let request = RequestId::example();
+    let examples = kinds.iter().map(|kind| {
+        let errors = match kind {
+            Kind::InvalidDomain => vec![FieldError::new("domain", "a domain name cannot be empty")],
+            Kind::InvalidQuery => vec![FieldError::new("color", "unknown parameter")],
+            Kind::NotReady => vec![FieldError::new("store", "unavailable")],
+            _ => Vec::new(),
+        };
+        let document = Problem::with_errors(*kind, errors).document(&request);
+        let value: Option<Value> = serde_json::to_value(document).ok();
+        (
+            kind.slug(),
+            ExampleBuilder::new().summary(kind.title()).value(value),
+        )
+    });
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("Problem")))
+        .examples_from_iter(examples)
+        .build();
+    let details: Vec<_> = kinds
+        .iter()
+        .map(|kind| format!("`{}`: {}", kind.slug(), kind.detail()))
+        .collect();
+    let response = ResponseBuilder::new()
+        .description(details.join("\n\n"))
+        .content(problem::MEDIA_TYPE, content);
+    if kinds.iter().any(|kind| kind.retry_after_s().is_some()) {
+        response.header("Retry-After", retry_after()).build()
+    } else {
+        response.build()
+    }
+}
+
+fn request_id() -> Header {
+    HeaderBuilder::new()
+        .description(Some(
+            "The request's id: the one that was sent, or a new one.",
+        ))
+        .schema(Some(Object::with_type(Type::String)))
+        .build()
+}
+
+fn retry_after() -> Header {
+    HeaderBuilder::new()
+        .description(Some("When to try again, in seconds."))
+        .schema(Some(Object::with_type(Type::Integer)))
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use actix_web::http::Method;
+
+    use super::*;
+
+    #[test]
+    fn it_lists_exactly_what_is_served() {
+        let served: BTreeSet<_> = routes::table()
+            .into_iter()
+            .flat_map(|(route, _)| {
+                route
+                    .methods
+                    .iter()
+                    .map(move |method| (route.template, method))
+            })
+            .filter(|(_, method)| **method != Method::HEAD)
+            .map(|(template, method)| (template.to_owned(), method.as_str().to_lowercase()))
+            .collect();
+        let description: Value = serde_json::from_slice(&rendered().unwrap()).unwrap();
+        let paths = description["paths"].as_object().unwrap();
+        let listed: BTreeSet<_> = paths
+            .iter()
+            .flat_map(|(path, item)| {
+                item.as_object()
+                    .unwrap()
+                    .keys()
+                    .map(move |method| (path.clone(), method.clone()))
+            })
+            .collect();
+        assert_eq!(listed, served);
+    }
+}

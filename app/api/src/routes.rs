@@ -1,0 +1,166 @@
+//! The one table of routes.
+
+use actix_web::{
+    HttpResponse, Route as Handler,
+    guard::fn_guard,
+    http::Method,
+    middleware::from_fn,
+    web::{self, ServiceConfig},
+};
+use business::email_domains::model::EventKind;
+
+use crate::{
+    docs,
+    email_domains::handlers as email_domains,
+    health,
+    middleware::{Gate, Shared},
+    openapi,
+    problem::{Kind, Problem},
+};
+
+/// One resource, and how requests to it are treated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Route {
+    /// Its path, with parameters in braces; also a metric label.
+    pub(crate) template: &'static str,
+    /// The methods it has.
+    pub(crate) methods: &'static [Method],
+    /// Whether it is asked too often to log every request.
+    pub(crate) hot: bool,
+    /// The event a PUT to it is.
+    pub(crate) event: Option<EventKind>,
+    /// How it can fail, beside [`EVERYWHERE`].
+    pub(crate) problems: &'static [Kind],
+}
+
+/// How a request to any route can fail.
+pub(crate) const EVERYWHERE: &[Kind] = &[
+    Kind::InvalidContent,
+    Kind::ReadTimeout,
+    Kind::ContentTooLarge,
+    Kind::PathTooLong,
+    Kind::ContentNotSupported,
+    Kind::HeadTooLarge,
+    Kind::Internal,
+    Kind::AnswerTimeout,
+];
+
+const GET: &[Method] = &[Method::GET, Method::HEAD];
+const PUT: &[Method] = &[Method::PUT];
+
+const RECORD: &[Kind] = &[
+    Kind::InvalidDomain,
+    Kind::Overloaded,
+    Kind::Unavailable,
+    Kind::OutcomeUnknown,
+];
+const READ: &[Kind] = &[Kind::InvalidDomain, Kind::Overloaded, Kind::Unavailable];
+
+pub(crate) const DELIVERED: Route = Route {
+    methods: PUT,
+    hot: true,
+    event: Some(EventKind::Delivered),
+    problems: RECORD,
+    ..Route::get("/v1/events/{domain}/delivered")
+};
+const BOUNCED: Route = Route {
+    template: "/v1/events/{domain}/bounced",
+    event: Some(EventKind::Bounced),
+    ..DELIVERED
+};
+const DOMAIN: Route = Route {
+    hot: true,
+    problems: READ,
+    ..Route::get("/v1/domains/{domain}")
+};
+const VERDICT: Route = Route {
+    hot: true,
+    problems: READ,
+    ..Route::get("/v1/domain/{domain}")
+};
+const DOMAINS: Route = Route {
+    problems: &[Kind::InvalidQuery, Kind::Overloaded, Kind::Unavailable],
+    ..Route::get("/v1/domains")
+};
+const STATS: Route = Route {
+    problems: &[Kind::Overloaded, Kind::Unavailable],
+    ..Route::get("/v1/stats")
+};
+const LIVEZ: Route = Route::get("/livez");
+const READYZ: Route = Route {
+    problems: &[Kind::NotReady],
+    ..Route::get("/readyz")
+};
+const METRICS: Route = Route::get("/metrics");
+const OPENAPI: Route = Route::get("/openapi.json");
+const DOCS: Route = Route::get("/docs");
+const DOCS_PAGE: Route = Route::get("/docs/");
+const DOCS_FILE: Route = Route {
+    problems: &[Kind::NotFound],
+    ..Route::get("/docs/{file}")
+};
+const ROOT: Route = Route::get("/");
+
+/// What no route is served at. Not a template: nothing matches it.
+pub(crate) const UNMATCHED: Route = Route {
+    methods: &[],
+    ..Route::get("unmatched")
+};
+
+impl Route {
+    const fn get(template: &'static str) -> Self {
+        Self {
+            template,
+            methods: GET,
+            hot: false,
+            event: None,
+            problems: &[],
+        }
+    }
+}
+
+/// All routes with their handlers. The router tries them in this order: the busiest stand first.
+pub(crate) fn table() -> Vec<(Route, Handler)> {
+    vec![
+        (DELIVERED, web::to(email_domains::delivered)),
+        (BOUNCED, web::to(email_domains::bounced)),
+        (VERDICT, web::to(email_domains::verdict)),
+        (DOMAIN, web::to(email_domains::domain)),
+        (DOMAINS, web::to(email_domains::domains)),
+        (STATS, web::to(email_domains::stats)),
+        (LIVEZ, web::to(health::livez)),
+        (READYZ, web::to(health::readyz)),
+        (METRICS, web::to(health::metrics)),
+        (OPENAPI, web::to(openapi::document)),
+        (DOCS, web::to(docs::redirect)),
+        (DOCS_PAGE, web::to(docs::page)),
+        (DOCS_FILE, web::to(docs::file)),
+        (ROOT, web::to(docs::root)),
+    ]
+}
+
+/// Sets the routes up in one worker.
+pub(crate) fn configure(config: &mut ServiceConfig, shared: &Shared) {
+    for (route, handler) in table() {
+        let methods = route.methods;
+        let gate = Gate::new(route, shared);
+        let allowed = fn_guard(move |context| methods.contains(&context.head().method));
+        let refused =
+            web::to(
+                move || async move { Err::<HttpResponse, _>(Problem::method_not_allowed(methods)) },
+            );
+        config.service(
+            web::resource(route.template)
+                .route(handler.guard(allowed))
+                .default_service(refused)
+                .wrap(from_fn(move |request, next| {
+                    gate.clone().pass(request, next)
+                })),
+        );
+    }
+    let gate = Gate::new(UNMATCHED, shared);
+    let unknown = web::to(|| async { Err::<HttpResponse, _>(Problem::new(Kind::NotFound)) });
+    config.default_service(unknown.wrap(from_fn(move |request, next| {
+        gate.clone().pass(request, next)
+    })));
+}

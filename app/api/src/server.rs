@@ -1,0 +1,127 @@
+//! Binds, serves, drains.
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Instant};
+
+use actix_web::{
+    App as ActixApp, HttpServer, dev,
+    web::{Bytes, Data},
+};
+use business::email_domains::service::EmailDomains;
+use foundation::telemetry::Metrics;
+
+use crate::{
+    health::Readiness,
+    limits::Settings,
+    middleware::{HttpMetrics, Shared},
+    openapi, routes,
+};
+
+/// What is served.
+#[derive(Clone)]
+pub struct App {
+    /// The context.
+    pub email_domains: EmailDomains,
+    /// Which store stands behind it, as `/v1/stats` tells.
+    pub store_name: &'static str,
+    /// Where the metrics of this server are registered; `/metrics` shows all that is in it.
+    pub metrics: Metrics,
+    /// What `/readyz` says; [`Server::run`] ends it.
+    pub readiness: Readiness,
+}
+
+/// What the handlers share.
+pub(crate) struct State {
+    pub(crate) email_domains: EmailDomains,
+    pub(crate) store_name: &'static str,
+    pub(crate) metrics: Metrics,
+    pub(crate) readiness: Readiness,
+    pub(crate) started: Instant,
+    /// The API description, as it is sent.
+    pub(crate) description: Bytes,
+}
+
+/// An HTTP server that holds its addresses.
+#[must_use = "it serves nobody until it is run"]
+pub struct Server {
+    http: dev::Server,
+    addresses: Vec<SocketAddr>,
+    readiness: Readiness,
+}
+
+impl Server {
+    /// Takes the addresses; port 0 is any free one. Who connects waits until the server
+    /// [runs](Self::run).
+    ///
+    /// # Errors
+    /// When there is no address, one cannot be taken, or the metrics are registered already.
+    pub fn bind(listen: &[SocketAddr], settings: &Settings, app: App) -> io::Result<Self> {
+        let shared = Shared {
+            metrics: HttpMetrics::register(&app.metrics).map_err(io::Error::other)?,
+            settings: Arc::new(settings.clone()),
+        };
+        let readiness = app.readiness.clone();
+        let state = Data::new(State {
+            email_domains: app.email_domains,
+            store_name: app.store_name,
+            metrics: app.metrics,
+            readiness: app.readiness,
+            started: Instant::now(),
+            description: openapi::rendered()?,
+        });
+        let workers = settings.worker_threads();
+        let mut http = HttpServer::new(move || {
+            ActixApp::new()
+                .app_data(state.clone())
+                .configure(|config| routes::configure(config, &shared))
+        })
+        .workers(workers)
+        .max_connections(settings.max_connections.get().div_ceil(workers))
+        .backlog(settings.backlog.get())
+        .keep_alive(settings.keep_alive())
+        .client_request_timeout(settings.read_timeout())
+        .shutdown_timeout(settings.drain_timeout_s())
+        // Answers to pipelined requests would wait 40 ms for an acknowledgement otherwise.
+        .tcp_nodelay(true)
+        .disable_signals();
+        for address in listen {
+            http = http.bind(address)?;
+        }
+        let addresses = http.addrs();
+        if addresses.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "no address to listen on",
+            ));
+        }
+        Ok(Self {
+            http: http.run(),
+            addresses,
+            readiness,
+        })
+    }
+
+    /// The addresses it has, with their real ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Serves until `stop` is ready; then `/readyz` says no, no connection is accepted any more,
+    /// and requests that are being answered get the drain timeout to finish. Requires a tokio
+    /// runtime, of any kind: the workers have threads and runtimes of their own.
+    ///
+    /// When this returns no handler runs any more, unless the drain timeout was over.
+    ///
+    /// # Errors
+    /// When the workers cannot be started.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
+        let handle = self.http.handle();
+        let mut http = pin!(self.http);
+        tokio::select! {
+            ended = &mut http => return ended,
+            () = stop => self.readiness.drain(),
+        }
+        // The server has to be polled while it stops.
+        let (ended, ()) = tokio::join!(http, handle.stop(true));
+        ended
+    }
+}

@@ -1,0 +1,194 @@
+//! A store in memory that fails for certain domains, and tells how fresh it was asked to be.
+
+use std::{
+    collections::BTreeMap,
+    future,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use business::{
+    email_domains::{
+        model::{DomainName, Group, Tally, fold, resolve_marks},
+        ports::{
+            Cursor, DomainTallies, Freshness, Page, PageRequest, Probe, Recorded, StoreId, Totals,
+        },
+        verdict::Verdict,
+    },
+    kernel::{ErrorKind, PortError},
+};
+use tokio::sync::Semaphore;
+
+/// Text that no client may ever see.
+pub const SECRET: &str = "host=db.internal password=hunter2";
+
+#[derive(Debug)]
+pub struct Store {
+    tallies: Mutex<BTreeMap<String, Tally>>,
+    /// How fresh the last read had to be.
+    pub freshness: Mutex<Option<Freshness>>,
+    /// How many writes wait at `held.example`.
+    pub held: AtomicUsize,
+    /// One permit lets one of them go on.
+    pub release: Semaphore,
+    /// What probes say.
+    pub health: Mutex<Health>,
+    /// Whether an answer was cancelled while it waited.
+    pub cancelled: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Health {
+    #[default]
+    Well,
+    Down,
+    Silent,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            tallies: Mutex::default(),
+            freshness: Mutex::default(),
+            held: AtomicUsize::new(0),
+            release: Semaphore::new(0),
+            health: Mutex::default(),
+            cancelled: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Store {
+    /// What happens at this domain.
+    async fn reach(&self, domain: &str, operation: &'static str) -> Result<(), PortError> {
+        let kind = match domain {
+            "unavailable.example" => ErrorKind::Unavailable,
+            "overloaded.example" => ErrorKind::Overloaded,
+            "ambiguous.example" => ErrorKind::Ambiguous,
+            "corrupt.example" => ErrorKind::Corrupt,
+            "unexpected.example" => ErrorKind::Unexpected,
+            "panic.example" => panic!("{SECRET}"),
+            "silent.example" => {
+                let _cancelled = Cancelled(&self.cancelled);
+                return future::pending().await;
+            }
+            "held.example" => {
+                self.held.fetch_add(1, Ordering::SeqCst);
+                self.release.acquire().await.unwrap().forget();
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        Err(PortError::caused_by(kind, operation, SECRET))
+    }
+}
+
+struct Cancelled<'a>(&'a AtomicBool);
+
+impl Drop for Cancelled<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+fn verdict(tally: &Tally) -> Verdict {
+    match tally {
+        Tally { bounced: 1.., .. } => Verdict::NotCatchAll,
+        Tally { delivered: 3.., .. } => Verdict::CatchAll,
+        _ => Verdict::Unknown,
+    }
+}
+
+#[async_trait]
+impl DomainTallies for Store {
+    async fn record(&self, group: &Group) -> Result<Recorded, PortError> {
+        let outcomes = resolve_marks(&group.members, |_| None);
+        for change in fold(&group.members, &outcomes) {
+            self.reach(change.domain.as_str(), "record").await?;
+            let mut tallies = self.tallies.lock().unwrap();
+            let tally = tallies
+                .entry(change.domain.as_str().to_owned())
+                .or_default();
+            *tally = tally.plus(change.delivered, change.bounced, group.formed_at);
+        }
+        Ok(Recorded {
+            outcomes,
+            verdict_changes: Vec::new(),
+        })
+    }
+
+    async fn get(
+        &self,
+        domains: &[DomainName],
+        freshness: Freshness,
+    ) -> Result<Vec<Tally>, PortError> {
+        *self.freshness.lock().unwrap() = Some(freshness);
+        for domain in domains {
+            self.reach(domain.as_str(), "get").await?;
+        }
+        let tallies = self.tallies.lock().unwrap();
+        let tally = |domain: &DomainName| tallies.get(domain.as_str()).copied();
+        Ok(domains
+            .iter()
+            .map(|domain| tally(domain).unwrap_or_default())
+            .collect())
+    }
+
+    async fn page(&self, request: &PageRequest) -> Result<Page, PortError> {
+        let after = match &request.after {
+            None => String::new(),
+            Some(cursor) => std::str::from_utf8(&cursor.0)
+                .ok()
+                .and_then(|text| text.strip_prefix("after "))
+                .ok_or_else(|| PortError::new(ErrorKind::Invalid, "page"))?
+                .to_owned(),
+        };
+        let tallies = self.tallies.lock().unwrap();
+        let wanted = |tally: &Tally| request.verdict.is_none_or(|asked| asked == verdict(tally));
+        let mut found = tallies
+            .iter()
+            .filter(|(name, tally)| **name > after && wanted(tally));
+        let domains: Vec<_> = found
+            .by_ref()
+            .take(request.limit.get().into())
+            .map(|(name, tally)| (DomainName::parse(name).unwrap(), *tally))
+            .collect();
+        let next = found
+            .next()
+            .and(domains.last())
+            .map(|(name, _)| Cursor(format!("after {name}").into_bytes().into()));
+        Ok(Page { domains, next })
+    }
+
+    async fn totals(&self) -> Result<Totals, PortError> {
+        let tallies = self.tallies.lock().unwrap();
+        let mut totals = Totals::default();
+        for tally in tallies.values() {
+            totals.domains += 1;
+            totals.delivered += tally.delivered;
+            totals.bounced += tally.bounced;
+            match verdict(tally) {
+                Verdict::CatchAll => totals.catch_all += 1,
+                Verdict::NotCatchAll => totals.not_catch_all += 1,
+                Verdict::Unknown => {}
+            }
+        }
+        Ok(totals)
+    }
+
+    async fn probe(&self) -> Result<Probe, PortError> {
+        let health = *self.health.lock().unwrap();
+        match health {
+            Health::Well => Ok(Probe { store: StoreId(1) }),
+            Health::Down => Err(PortError::caused_by(
+                ErrorKind::Unavailable,
+                "probe",
+                SECRET,
+            )),
+            Health::Silent => future::pending().await,
+        }
+    }
+}
