@@ -1,0 +1,255 @@
+//! The binary against a server that does what it should, and against some that do not.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used
+)]
+
+mod fixture;
+
+use std::collections::HashSet;
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+use fixture::{Reaction, Server};
+use serde_json::Value;
+
+fn run(url: &str, flags: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_create-events"))
+        .args(["--url", url])
+        .args(flags.split_whitespace())
+        .output()
+        .unwrap()
+}
+
+/// The exit status and the JSON report.
+fn report(server: &Server, flags: &str) -> (i32, Value) {
+    let output = run(&server.url, &format!("--json {flags}"));
+    let json = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code().unwrap(), json)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// What happens to the event with number `number` only; all others count.
+fn only(number: usize, reaction: Reaction) -> impl Fn(usize) -> Reaction + Send + Sync {
+    move |n| {
+        if n == number {
+            reaction
+        } else {
+            Reaction::Count
+        }
+    }
+}
+
+#[test]
+fn an_honest_server_passes() {
+    let server = Server::start(|_| Reaction::Count);
+    let (status, json) = report(&server, "--events 3000 --connections 16 --verify");
+    assert_eq!(status, 0, "{json}");
+    assert_eq!(json["ok"], true);
+    for field in ["sent", "acknowledged"] {
+        assert_eq!(json[field], 3_000, "{json}");
+    }
+    assert_eq!(server.totals().iter().sum::<u64>(), 3_000);
+    let verification = &json["verification"];
+    assert_eq!(verification["counted"], 3_000);
+    assert_eq!(verification["threshold"], 1_000);
+    assert_eq!(verification["exact"], verification["domains"]);
+    assert!(json["latency_ms"]["p50"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_store_with_a_history_passes_too() {
+    let server = Server::start(|_| Reaction::Count);
+    for _ in 0..2 {
+        let (status, json) = report(&server, "--events 2000 --verify");
+        assert_eq!(status, 0, "{json}");
+        assert_eq!(json["verification"]["counted"], 2_000);
+    }
+    assert_eq!(server.totals().iter().sum::<u64>(), 4_000);
+}
+
+#[test]
+fn every_shape_passes_over_threads_and_in_an_open_loop() {
+    let server = Server::start(|_| Reaction::Count);
+    for flags in [
+        "--domains 700 --bounce-rate 0.1",
+        "--domains 700 --zipf 1.1",
+        "--threads 3 --connections 7",
+        "--rate 20000 --connections 8",
+        "--rate 20000 --connections 8 --threads 2",
+    ] {
+        let (status, json) = report(&server, &format!("{flags} --events 1500 --verify"));
+        assert_eq!(status, 0, "{flags}: {json}");
+        assert_eq!(json["acknowledged"], 1_500);
+    }
+}
+
+#[test]
+fn the_seed_decides_the_events_whatever_the_connections() {
+    let sent = |flags: &str| {
+        let server = Server::start(|_| Reaction::Count);
+        assert!(
+            run(&server.url, &format!("--events 1000 {flags}"))
+                .status
+                .success()
+        );
+        server.events()
+    };
+    let sorted = |mut events: Vec<String>| {
+        events.sort_unstable();
+        events
+    };
+    let one = sent("--seed 5 --connections 1");
+    assert_eq!(one, sent("--seed 5 --connections 1"));
+    let many = sorted(sent("--seed 5 --connections 32 --threads 2"));
+    assert_eq!(sorted(one), many);
+    assert_ne!(many, sorted(sent("--seed 6")));
+}
+
+#[test]
+fn an_open_loop_keeps_its_schedule() {
+    let server = Server::start(|_| Reaction::Count);
+    let (status, json) = report(&server, "--events 101 --rate 500 --connections 4");
+    assert_eq!(status, 0, "{json}");
+    // The last of 101 events is due after 200 ms: it cannot have ended before.
+    assert!(json["elapsed_s"].as_f64().unwrap() >= 0.2, "{json}");
+    assert_eq!(json["target_events_per_s"], 500);
+}
+
+#[test]
+fn a_stall_is_felt_by_the_events_that_were_due_meanwhile() {
+    // One connection, one event that takes the whole second it is allowed.
+    let server = Server::start(only(10, Reaction::Stall));
+    let flags = "--events 200 --rate 200 --connections 1 --timeout-ms 1000";
+    let (status, json) = report(&server, flags);
+    assert_eq!(status, 1);
+    assert_eq!(json["failed_by_reason"]["timed out"], 1);
+    // Sent back to back, each of the others took no time; but half of them were due long before.
+    assert!(json["latency_ms"]["p50"].as_f64().unwrap() > 50.0, "{json}");
+}
+
+#[test]
+fn refusals_are_counted_by_status_and_fail_the_run() {
+    let server = Server::start(|n| match n {
+        3 | 5 | 900 => Reaction::Refuse(503),
+        7 => Reaction::Refuse(429),
+        _ => Reaction::Count,
+    });
+    let (status, json) = report(&server, "--events 1000 --verify");
+    assert_eq!(status, 1);
+    assert_eq!(json["ok"], false);
+    assert_eq!(json["sent"], 1_000);
+    assert_eq!(json["acknowledged"], 996);
+    assert_eq!(json["refused"], 4);
+    assert_eq!(json["refused_by_status"]["503"], 3);
+    assert_eq!(json["refused_by_status"]["429"], 1);
+    assert_eq!(json["verification"]["different"], 0, "{json}");
+}
+
+#[test]
+fn events_without_an_answer_may_have_counted_or_not() {
+    let server = Server::start(|n| match n {
+        10 => Reaction::CountAndHangUp,
+        20 => Reaction::HangUp,
+        30 => Reaction::Stall,
+        _ => Reaction::Count,
+    });
+    let (status, json) = report(
+        &server,
+        "--events 1000 --connections 4 --timeout-ms 1000 --verify",
+    );
+    assert_eq!(status, 1);
+    assert_eq!(json["acknowledged"], 997);
+    assert_eq!(json["failed_by_reason"]["connection lost"], 2);
+    assert_eq!(json["failed_by_reason"]["timed out"], 1);
+    let verification = &json["verification"];
+    assert_eq!(verification["different"], 0, "{json}");
+    assert!(verification["within_bounds"].as_u64().unwrap() >= 1);
+    assert_eq!(verification["counted"], 998);
+}
+
+#[test]
+fn a_server_that_closes_its_connections_costs_no_event() {
+    let server = Server::start(|n| {
+        if n % 10 == 9 {
+            Reaction::CountAndClose
+        } else {
+            Reaction::Count
+        }
+    });
+    let (status, json) = report(&server, "--events 500 --connections 4 --verify");
+    assert_eq!(status, 0, "{json}");
+    assert_eq!(json["acknowledged"], 500);
+}
+
+#[test]
+fn one_lost_event_is_found() {
+    let server = Server::start(only(500, Reaction::Lose));
+    let (status, json) = report(&server, "--events 1000 --verify");
+    assert_eq!(status, 1);
+    assert_eq!(json["acknowledged"], 1_000);
+    assert_eq!(json["verification"]["different"], 1, "{json}");
+    assert_eq!(json["verification"]["counted"], 999);
+}
+
+#[test]
+fn one_event_counted_twice_is_found() {
+    let server = Server::start(only(500, Reaction::CountTwice));
+    let output = run(&server.url, "--events 1000 --verify");
+    assert_eq!(output.status.code(), Some(1));
+    let report = text(&output.stdout);
+    let lost: Vec<&str> = report
+        .lines()
+        .filter(|line| line.contains(" instead of "))
+        .collect();
+    assert_eq!(lost.len(), 1, "{report}");
+    assert!(report.contains("Not good: 1 domain different."), "{report}");
+}
+
+#[test]
+fn many_differences_are_told_in_part() {
+    let server = Server::start(|_| Reaction::Lose);
+    let output = run(&server.url, "--events 1000 --domains 100000 --verify");
+    assert_eq!(output.status.code(), Some(1));
+    let domains = server.events().iter().collect::<HashSet<_>>().len();
+    let report = text(&output.stdout);
+    assert_eq!(report.matches(" instead of ").count(), 20, "{report}");
+    assert!(
+        report.contains(&format!("and {} more", domains - 20)),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_server_that_forgets_what_it_held_is_found() {
+    // As one does that is restarted upon an empty store.
+    let server = Server::start(only(900, Reaction::Forget));
+    let (status, json) = report(&server, "--events 1000 --verify");
+    assert_eq!(status, 1);
+    assert_eq!(json["acknowledged"], 1_000);
+    assert_eq!(json["verification"]["exact"], 0, "{json}");
+}
+
+#[test]
+fn nobody_to_send_to_is_an_error() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let output = run(&url, "--events 10");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cannot connect to 127.0.0.1:"));
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_told_apart() {
+    let output = run("http://127.0.0.1:1", "--events 0");
+    assert_eq!(output.status.code(), Some(2));
+}
