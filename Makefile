@@ -1,0 +1,44 @@
+# Everything is done from here. `make help` lists the targets.
+
+CARGO ?= cargo
+RELEASE := target/release
+URL ?= http://127.0.0.1:7000
+
+.DEFAULT_GOAL := help
+.PHONY: help start build createEvents verify test check fmt migrate bench up down
+
+help: ## Explain the targets.
+	@awk 'BEGIN { FS = ":.*## " } /^[a-zA-Z]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+start: build ## Build and run the server: embedded store in ./data, port 7000. ARGS="--store memory" changes it.
+	$(RELEASE)/catchall serve $(ARGS)
+
+build: ## Build the server and the load generator.
+	$(CARGO) build --release --locked --bin catchall --bin create-events
+
+createEvents: build ## Send 10,000 events to the server and check every count. ARGS="--events 1000000" changes it.
+	$(RELEASE)/create-events --url $(URL) --verify $(ARGS)
+
+test: ## Run all tests. Installs PostgreSQL and Redis if they are missing; starts private ones.
+	sh scripts/test-dependencies.sh
+	$(CARGO) test --workspace --locked
+
+check: ## Check the format, the lints (warnings are errors) and the docs.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+fmt: ## Format the code.
+	$(CARGO) fmt --all
+
+migrate: build ## Bring the schema of the PostgreSQL store up to date. ARGS="--database-url postgres://…"
+	$(RELEASE)/catchall migrate $(ARGS)
+
+bench: build ## Measure single events on every store, side by side with a server that stores nothing.
+	sh scripts/bench.sh
+
+up: ## Start server, PostgreSQL, Redis, Prometheus and Grafana with docker compose.
+	docker compose up --build --detach
+
+down: ## Stop them. Their data is kept; `docker compose down --volumes` removes it.
+	docker compose down

@@ -1,0 +1,189 @@
+//! Puts the server together. The one place where an adapter is named: a store is a stack of
+//! policies over a mechanism, and here it is read from the outside in.
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use adapters::{
+    SystemClock,
+    email_domains::{
+        Batched, BatchedOptions, Embedded, Memory, Postgres, PostgresOptions, RedisCached,
+        RedisOptions, Traced,
+        embedded::{EmbeddedOptions, Opened, disk::Directory},
+        postgres, system_millis,
+    },
+};
+use anyhow::Context;
+use business::{
+    email_domains::{
+        ports::{DomainTallies, StoreId},
+        service::EmailDomains,
+        verdict::VerdictPolicy,
+    },
+    kernel::Clock,
+};
+use foundation::{supervision::Shutdown, telemetry::Metrics};
+use uuid::Uuid;
+
+use crate::settings::{CacheKind, EmbeddedSettings, PostgresSettings, Settings, StoreKind};
+
+/// The stores of a server, and the services over them.
+pub struct Wired {
+    /// The context over its store.
+    pub email_domains: EmailDomains,
+    batched: Option<Arc<Batched>>,
+}
+
+/// Opens the store that is set, and puts the policies around it.
+///
+/// # Errors
+/// Says what is missing or does not answer. A half-wired server does not start.
+pub async fn wire(
+    settings: &Settings,
+    shutdown: &Shutdown,
+    metrics: &Metrics,
+) -> anyhow::Result<Wired> {
+    let policy = policy(settings);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let registry = metrics.registry();
+
+    let store: Arc<dyn DomainTallies> = match settings.store.kind {
+        StoreKind::Memory => Arc::new(memory(policy)),
+        StoreKind::Embedded => Arc::new(embedded(
+            &settings.store.embedded,
+            policy,
+            shutdown,
+            metrics,
+        )?),
+        StoreKind::Postgres => Arc::new(postgres(&settings.store.postgres, policy).await?),
+    };
+    let cached: Arc<dyn DomainTallies> = match settings.cache.kind {
+        CacheKind::None => store,
+        CacheKind::Redis => Arc::new(
+            RedisCached::new(
+                store,
+                &redis_options(settings)?,
+                Arc::new(system_millis),
+                registry,
+            )
+            .context("cannot set up the cache")?,
+        ),
+    };
+    let traced = Arc::new(Traced::new(cached, settings.store.kind.as_str(), registry)?);
+
+    // What is never durable gains nothing by being written in groups.
+    let committers = match settings.store.kind {
+        StoreKind::Memory => None,
+        StoreKind::Embedded => Some(NonZeroUsize::MIN),
+        StoreKind::Postgres => Some(settings.store.postgres.committers.into()),
+    };
+    let batched = committers
+        .map(|committers| {
+            let options = BatchedOptions {
+                committers,
+                queue_capacity: settings.queue.capacity,
+            };
+            Batched::start(traced.clone(), options, &clock, shutdown, registry).map(Arc::new)
+        })
+        .transpose()
+        .context("cannot start the committers")?;
+    let tallies: Arc<dyn DomainTallies> = match &batched {
+        Some(batched) => batched.clone(),
+        None => traced,
+    };
+    Ok(Wired {
+        email_domains: EmailDomains::new(tallies, policy, clock),
+        batched,
+    })
+}
+
+/// Brings the schema of the PostgreSQL store up to date.
+///
+/// # Errors
+/// When the database cannot be reached, or is newer than this program.
+pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
+    let url = settings.store.postgres.url()?;
+    postgres::migrate(&url.expose().into(), policy(settings))
+        .await
+        .context("cannot migrate the database")
+}
+
+impl Wired {
+    /// Commits what waits, and closes the stores. Call it when no request is served any more.
+    pub async fn close(self) {
+        if let Some(batched) = self.batched {
+            batched.close().await;
+        }
+    }
+}
+
+fn policy(settings: &Settings) -> VerdictPolicy {
+    VerdictPolicy::new(settings.verdict.threshold)
+}
+
+fn memory(policy: VerdictPolicy) -> Memory {
+    tracing::warn!("the store is in memory: all counts are lost when the server stops");
+    Memory::new(policy, StoreId(Uuid::new_v4().as_u128()))
+}
+
+fn embedded(
+    settings: &EmbeddedSettings,
+    policy: VerdictPolicy,
+    shutdown: &Shutdown,
+    metrics: &Metrics,
+) -> anyhow::Result<Embedded> {
+    let path = &settings.path;
+    let failed = || format!("cannot open the store in {}", path.display());
+    let options = EmbeddedOptions {
+        segment_bytes: settings.segment_bytes.get(),
+        snapshot_after_bytes: settings.snapshot_after_bytes.get(),
+    };
+    let disk = Arc::new(Directory::new(path).with_context(failed)?);
+    let (
+        store,
+        Opened {
+            domains,
+            replayed_records,
+            torn,
+        },
+    ) = Embedded::open(disk, options, policy, shutdown, metrics.registry()).with_context(failed)?;
+    if let Some(torn) = torn {
+        let (file, offset, bytes) = (torn.file, torn.offset, torn.bytes);
+        tracing::warn!(file, offset, bytes, "cut off what a crash left unfinished");
+    }
+    tracing::info!(path = %path.display(), domains, replayed_records, "opened the store");
+    Ok(store)
+}
+
+async fn postgres(settings: &PostgresSettings, policy: VerdictPolicy) -> anyhow::Result<Postgres> {
+    let millis = |millis: std::num::NonZeroU32| Duration::from_millis(millis.get().into());
+    let url = settings.url()?;
+    if settings.migrate_at_start {
+        postgres::migrate(&url.expose().into(), policy)
+            .await
+            .context("cannot migrate the database")?;
+    }
+    let options = PostgresOptions {
+        url: url.expose().into(),
+        max_read_connections: settings.max_read_connections,
+        max_write_connections: settings.committers,
+        connect_timeout: millis(settings.connect_timeout_ms),
+        read_timeout: millis(settings.read_timeout_ms),
+        write_timeout: millis(settings.write_timeout_ms),
+        lock_timeout: millis(settings.lock_timeout_ms),
+    };
+    Postgres::connect(options, policy)
+        .await
+        .context("cannot open the store in PostgreSQL")
+}
+
+fn redis_options(settings: &Settings) -> anyhow::Result<RedisOptions> {
+    let redis = &settings.cache.redis;
+    Ok(RedisOptions {
+        url: redis.url()?,
+        ttl_ms: settings.cache.ttl_ms,
+        timeout_ms: redis.timeout_ms,
+        retry_after_ms: redis.retry_after_ms,
+        connections: redis.connections,
+        queue_capacity: redis.queue_capacity,
+    })
+}
