@@ -35,7 +35,8 @@ migrate: build ## Bring the schema of the PostgreSQL store up to date. ARGS="--d
 	$(RELEASE)/catchall migrate $(ARGS)
 
 bench: build ## Measure single events on every store, side by side with a server that stores nothing.
-	sh scripts/bench.sh
+	sh scripts/test-dependencies.sh
+	$(CARGO) bench --locked --bench single_events
 
 up: ## Start server, PostgreSQL, Redis, Prometheus and Grafana with docker compose.
 	docker compose up --build --detach

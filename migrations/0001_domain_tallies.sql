@@ -26,7 +26,6 @@ CREATE TABLE domain_tallies (
 -- committer: rows of the dead stay, until those with an old `recorded_at` are cleared away.
 CREATE TABLE writers (
     writer uuid PRIMARY KEY,
-    -- -1 before the first group.
     last_sequence bigint NOT NULL,
     recorded_at bigint NOT NULL,
     -- One byte a member; empty when all of them counted.

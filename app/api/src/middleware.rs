@@ -13,6 +13,7 @@ use actix_web::{
     dev::{Payload, RequestHead, ServiceRequest, ServiceResponse},
     middleware::Next,
 };
+use foundation::telemetry::continue_trace;
 use futures_util::FutureExt;
 use tracing::Instrument;
 
@@ -72,6 +73,10 @@ impl Gate {
             http.route = self.route.template,
             request_id = id.as_str(),
         );
+        if !span.is_disabled() {
+            let header = |name| request.headers().get(name)?.to_str().ok();
+            continue_trace(&span, header("traceparent"), header("tracestate"));
+        }
         Ok(self.observed(id, request, next).instrument(span).await)
     }
 

@@ -269,6 +269,7 @@ impl Embedded {
                     verdict_changes: Vec::new(),
                 });
             }
+            Standing::Outdated => return Err(PortError::new(ErrorKind::Invalid, "record")),
         };
         let record = Record {
             id: group.id,

@@ -33,6 +33,8 @@ pub(crate) enum Standing {
     New(Outcomes),
     /// Applied before, with these outcomes.
     Repeated(Outcomes),
+    /// Older than the writer's last group: its outcomes are not known any more.
+    Outdated,
 }
 
 impl Ledger {
@@ -41,9 +43,10 @@ impl Ledger {
             .id
             .and_then(|id| Some((id, self.writers.get(&id.writer)?)));
         match last {
-            Some((id, last)) if id.sequence <= last.sequence => {
+            Some((id, last)) if id.sequence == last.sequence => {
                 Standing::Repeated(last.outcomes.clone())
             }
+            Some((id, last)) if id.sequence < last.sequence => Standing::Outdated,
             _ => Standing::New(resolve_marks(&group.members, |key| {
                 self.marks.get(&key).copied()
             })),

@@ -58,6 +58,7 @@ impl DomainTallies for Memory {
                     verdict_changes: Vec::new(),
                 });
             }
+            Standing::Outdated => return Err(PortError::new(ErrorKind::Invalid, "record")),
         };
         let verdict_changes = fold(&group.members, &outcomes)
             .iter()

@@ -22,7 +22,7 @@ pub trait DomainTallies: Send + Sync + 'static {
     /// - MUST apply the group whole or not at all, and MUST NOT return before it is as durable as
     ///   the store ever makes it;
     /// - MUST apply a group id once. A group with the id of the writer's last one is answered as
-    ///   the first time, except that it causes no verdict changes;
+    ///   the first time, except that it causes no verdict changes; an older one is `Invalid`;
     /// - MUST skip a member whose mark is stored already or stands earlier in the group
     ///   ([`resolve_marks`](super::model::resolve_marks)), and MUST commit marks and counts
     ///   together;

@@ -44,30 +44,6 @@ impl GroupKey {
     }
 }
 
-/// Locks the writer's row until the transaction ends, and says whether the group is still to be
-/// counted. Waits for a transaction that a lost connection left behind.
-pub(super) async fn is_next(
-    connection: &mut PgConnection,
-    group: &Group,
-    key: &GroupKey,
-) -> Result<bool, PortError> {
-    if key.sequence.is_none() {
-        return Ok(true);
-    }
-    let (last,): (i64,) = sqlx::query_as(
-        "INSERT INTO writers AS known (writer, last_sequence, recorded_at, outcomes)
-         VALUES ($1, -1, $2, '')
-         ON CONFLICT (writer) DO UPDATE SET last_sequence = known.last_sequence
-         RETURNING last_sequence",
-    )
-    .bind(key.writer)
-    .bind(i64::from(group.formed_at.get()))
-    .fetch_one(connection)
-    .await
-    .map_err(|error| port_error(OPERATION, Phase::Before, error))?;
-    Ok(Some(last) < key.sequence)
-}
-
 /// What a group that was not admitted is answered: as the first time, without verdict changes.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use business::{
     email_domains::{
-        model::{FoldedChange, Group, Outcome, Tally, fold, resolve_marks},
+        model::{FoldedChange, Group, Outcomes, Tally, fold, resolve_marks},
         ports::Recorded,
         verdict::VerdictChange,
     },
@@ -27,61 +27,34 @@ pub(super) async fn record(
     rule: &Rule,
 ) -> Result<Recorded, PortError> {
     let key = GroupKey::of(group)?;
-    if group.members.iter().any(|member| member.mark.is_some()) {
-        in_transaction(connection, group, &key, rule).await
-    } else {
-        // It commits itself: one round trip.
+    if group.members.iter().all(|member| member.mark.is_none()) {
+        // One statement, which commits itself: one round trip.
         let outcomes = resolve_marks(&group.members, |_| None);
-        match apply(connection, group, &key, &outcomes, rule, Phase::Committing).await? {
-            Some(verdict_changes) => Ok(Recorded {
-                outcomes,
-                verdict_changes,
-            }),
-            None => ledger::recorded_before(connection, group, &key, rule).await,
-        }
+        return apply(connection, group, &key, outcomes, rule, Phase::Committing).await;
     }
-}
 
-/// Locks in the order in which all do: the writer, marks by key, domains by name, sums.
-async fn in_transaction(
-    connection: &mut PgConnection,
-    group: &Group,
-    key: &GroupKey,
-    rule: &Rule,
-) -> Result<Recorded, PortError> {
+    // All lock in one order: marks by key, the writer, domains by name, sums.
     let begun = connection.begin().await;
     let mut transaction = begun.map_err(|error| port_error(OPERATION, Phase::Before, error))?;
-    let recorded = if ledger::is_next(&mut transaction, group, key).await? {
-        let stored = marks::add(&mut transaction, group).await?;
-        let outcomes = resolve_marks(&group.members, |mark| stored.get(&mark).copied());
-        match apply(&mut transaction, group, key, &outcomes, rule, Phase::Before).await? {
-            Some(verdict_changes) => Recorded {
-                outcomes,
-                verdict_changes,
-            },
-            None => ledger::recorded_before(&mut transaction, group, key, rule).await?,
-        }
-    } else {
-        ledger::recorded_before(&mut transaction, group, key, rule).await?
-    };
-    // Also when it was recorded before: the commit waits until the original, too, is as durable
-    // as a synchronous standby makes it.
+    let stored = marks::add(&mut transaction, group).await?;
+    let outcomes = resolve_marks(&group.members, |mark| stored.get(&mark).copied());
+    let recorded = apply(&mut transaction, group, &key, outcomes, rule, Phase::Before).await?;
     let committed = transaction.commit().await;
     committed.map_err(|error| port_error(OPERATION, Phase::Committing, error))?;
     Ok(recorded)
 }
 
-/// Advances the writer and counts what the outcomes let count; gives the verdict changes. `None`
-/// when the group was not admitted, and nothing happened: see [`ledger::recorded_before`].
+/// Advances the writer and counts what the outcomes let count. A group that was recorded before
+/// is answered as then.
 async fn apply(
     connection: &mut PgConnection,
     group: &Group,
     key: &GroupKey,
-    outcomes: &[Outcome],
+    outcomes: Outcomes,
     rule: &Rule,
     phase: Phase,
-) -> Result<Option<Vec<VerdictChange>>, PortError> {
-    let changes = fold(&group.members, outcomes);
+) -> Result<Recorded, PortError> {
+    let changes = fold(&group.members, &outcomes);
     let domains: Vec<&str> = changes
         .iter()
         .map(|change| change.domain.as_str())
@@ -99,24 +72,26 @@ async fn apply(
             .bind(key.writer)
             .bind(key.sequence)
             .bind(i64::from(group.formed_at.get()))
-            .bind(ledger::encode(outcomes))
+            .bind(ledger::encode(&outcomes))
             .bind(rule.threshold())
             .bind(domains)
             .bind(delivered)
             .bind(bounced)
-            .fetch_one(connection)
+            .fetch_one(&mut *connection)
             .await
             .map_err(|error| port_error(OPERATION, phase, error))?;
     if !applied {
-        return Ok(None);
+        return ledger::recorded_before(connection, group, key, rule).await;
     }
-    let mut verdict_changes = domains
+    let verdict_changes = domains
         .iter()
         .zip(delivered.into_iter().zip(bounced))
         .filter_map(|(domain, after)| verdict_change(&changes, domain, after, rule).transpose())
         .collect::<Result<Vec<_>, _>>()?;
-    verdict_changes.sort_unstable_by(|one, other| one.domain.cmp(&other.domain));
-    Ok(Some(verdict_changes))
+    Ok(Recorded {
+        outcomes,
+        verdict_changes,
+    })
 }
 
 /// How the change that led to this tally changed the verdict.
