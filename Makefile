@@ -5,7 +5,7 @@ RELEASE := target/release
 URL ?= http://127.0.0.1:7000
 
 .DEFAULT_GOAL := help
-.PHONY: help start build createEvents verify test check fmt migrate bench up down
+.PHONY: help start build createEvents test check fmt migrate bench up down
 
 help: ## Explain the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-zA-Z]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -23,7 +23,7 @@ CREATE TABLE domain_tallies (
 ) WITH (fillfactor = 70);
 
 -- The last group of each writer, so that a repeated group counts once. A writer is one life of a
--- committer: rows of the dead stay, until those with an old `recorded_at` are cleared away.
+-- committer. Rows of the dead stay; `recorded_at` tells which may be removed one day.
 CREATE TABLE writers (
     writer uuid PRIMARY KEY,
     last_sequence bigint NOT NULL,

@@ -46,11 +46,12 @@ use serde::de::DeserializeOwned;
 use layers::Layer;
 pub use secret::Secret;
 
-/// Why the settings are refused. Each is one line, for the operator who wrote them.
+/// Why the settings are refused. Each is one line, for the operator who wrote them; print it with
+/// its source.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// A file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Unreadable {
         /// The settings file, or the file of a secret.
         path: PathBuf,

@@ -11,14 +11,15 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Threads that serve; 0 is one for each core.
+    /// Threads that serve, 512 at most; 0 is one for each core.
     pub workers: usize,
     /// Connections open at a time, over all workers and rounded up to a multiple of them. More
     /// wait to be accepted.
     pub max_connections: NonZeroUsize,
     /// Connections the kernel holds until they are accepted.
     pub backlog: NonZeroU32,
-    /// The longest path, without the query; a longer one is answered 414.
+    /// The longest path, without the query; a longer one is answered 414. The parser itself
+    /// refuses a target of 65,535 bytes, whatever is set here.
     pub max_path_bytes: NonZeroUsize,
     /// The longest head: request line and header fields. A longer one is answered 431. The parser
     /// itself refuses 131,072 bytes and more than 96 fields, whatever is set here.
@@ -31,6 +32,9 @@ pub struct Settings {
     pub answer_timeout_ms: NonZeroU64,
     /// How long an idle connection is kept open.
     pub keep_alive_ms: NonZeroU64,
+    /// How long a stopping server says that it is not ready, and still serves all that comes,
+    /// before it accepts no connection any more.
+    pub unready_ms: u64,
     /// How long a stopping server waits for answers that are on their way, rounded up to a whole
     /// second.
     pub drain_timeout_ms: NonZeroU64,
@@ -68,6 +72,10 @@ impl Settings {
             0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
             workers => workers,
         }
+    }
+
+    pub(crate) fn unready(&self) -> Duration {
+        Duration::from_millis(self.unready_ms)
     }
 
     pub(crate) fn read_timeout(&self) -> Duration {

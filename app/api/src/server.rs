@@ -1,6 +1,12 @@
 //! Binds, serves, drains.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix_web::{
     App as ActixApp, HttpServer, dev,
@@ -46,7 +52,11 @@ pub struct Server {
     http: dev::Server,
     addresses: Vec<SocketAddr>,
     readiness: Readiness,
+    unready: Duration,
 }
+
+/// What the server underneath takes.
+const MAX_WORKERS: usize = 512;
 
 impl Server {
     /// Takes the addresses; port 0 is any free one. Who connects waits until the server
@@ -69,6 +79,10 @@ impl Server {
             description: openapi::rendered()?,
         });
         let workers = settings.worker_threads();
+        if workers > MAX_WORKERS {
+            let problem = format!("http.workers is at most {MAX_WORKERS}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        }
         let mut http = HttpServer::new(move || {
             ActixApp::new()
                 .app_data(state.clone())
@@ -97,6 +111,7 @@ impl Server {
             http: http.run(),
             addresses,
             readiness,
+            unready: settings.unready(),
         })
     }
 
@@ -105,8 +120,9 @@ impl Server {
         &self.addresses
     }
 
-    /// Serves until `stop` is ready; then `/readyz` says no, no connection is accepted any more,
-    /// and requests that are being answered get the drain timeout to finish. Requires a tokio
+    /// Serves until `stop` is ready. Then `/readyz` says no, for as long as is set; then no
+    /// connection is accepted any more, and requests that are being answered get the drain timeout
+    /// to finish. Requires a tokio
     /// runtime, of any kind: the workers have threads and runtimes of their own.
     ///
     /// When this returns no handler runs any more, unless the drain timeout was over.
@@ -119,6 +135,10 @@ impl Server {
         tokio::select! {
             ended = &mut http => return ended,
             () = stop => self.readiness.drain(),
+        }
+        tokio::select! {
+            ended = &mut http => return ended,
+            () = tokio::time::sleep(self.unready) => {}
         }
         // The server has to be polled while it stops.
         let (ended, ()) = tokio::join!(http, handle.stop(true));

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 use support::{
-    Running, settings,
+    DEADLINE, Running, settings,
     store::{Health, SECRET},
     until,
 };
@@ -87,6 +87,22 @@ async fn a_stop_lets_what_is_under_way_finish() {
         std::sync::Arc::strong_count(&store) == 1
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_server_first_says_so_and_serves_on() {
+    let mut server = Running::start_with(json!({ "unready_ms": 1_500 })).await;
+    server.stop();
+    // Over new connections, as a load balancer asks.
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while server.ask("GET", "/readyz").await.status != 503 {
+        assert!(tokio::time::Instant::now() < deadline);
+    }
+    let counted = server.ask("PUT", "/v1/events/late.example/delivered").await;
+    assert_eq!(counted.status, 204);
+    let address = server.address;
+    server.stopped().await.unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

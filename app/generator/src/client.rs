@@ -32,6 +32,9 @@ const ATTEMPTS: [Duration; 5] = [
     Duration::from_millis(250),
 ];
 
+/// The same, once a server did not come back: each event still looks for it, but a long run ends.
+const GONE: [Duration; 1] = [Duration::from_millis(10)];
+
 /// Answers longer than this are not read; the connection is given up.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -71,6 +74,8 @@ pub(crate) struct Client {
     get_headers: HeaderMap,
     deadline: Deadline,
     link: Option<Link>,
+    /// Nobody answered the last time: do not wait long for it again.
+    unreachable: bool,
 }
 
 impl Client {
@@ -89,6 +94,7 @@ impl Client {
             get_headers,
             deadline: Deadline::new(timeout),
             link: None,
+            unreachable: false,
         }
     }
 
@@ -125,7 +131,12 @@ impl Client {
         mut request: Request<Empty<Bytes>>,
     ) -> Result<Response<Incoming>, Failure> {
         self.deadline.restart();
-        for pause in ATTEMPTS {
+        let attempts = if self.unreachable {
+            &GONE[..]
+        } else {
+            &ATTEMPTS[..]
+        };
+        for &pause in attempts {
             if !pause.is_zero() {
                 timeout_at(self.deadline.at, sleep(pause)).await.ok();
             }
@@ -135,6 +146,7 @@ impl Client {
             let Some(mut link) = self.link.take() else {
                 continue;
             };
+            self.unreachable = false;
             match link.send(request, &mut self.deadline).await {
                 Ok(response) => {
                     self.link = Some(link);
@@ -144,6 +156,7 @@ impl Client {
                 Err(Unanswered::Sent(failure)) => return Err(failure),
             }
         }
+        self.unreachable = true;
         Err(Failure::NotConnected)
     }
 

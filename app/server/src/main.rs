@@ -3,11 +3,11 @@
 mod args;
 
 use std::{
-    io::{Write, stdout},
+    io::{Write, stderr, stdout},
     process::ExitCode,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use catchall::{
     settings::{DEFAULTS, Settings},
     wiring,
@@ -23,25 +23,26 @@ use crate::args::{Arguments, Command, Flags};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let ended = match Arguments::parse().command {
         Command::Serve(flags) => run(flags, serve),
-        Command::Migrate(flags) => run(flags, async |settings| {
-            wiring::migrate(&settings).await?;
-            tracing::info!("the schema is up to date");
-            Ok(ExitCode::SUCCESS)
-        }),
-        Command::Defaults => {
-            stdout().write_all(DEFAULTS.as_bytes())?;
-            Ok(ExitCode::SUCCESS)
+        Command::Migrate(flags) => run(flags, migrate),
+        Command::Defaults => stdout().write_all(DEFAULTS.as_bytes()).map_err(Into::into),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line with all the causes. Should nobody read it, the exit code tells.
+            let _ = writeln!(stderr(), "catchall: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }
 
 fn run(
     flags: Flags,
-    command: impl AsyncFnOnce(Settings) -> anyhow::Result<ExitCode>,
-) -> anyhow::Result<ExitCode> {
+    command: impl AsyncFnOnce(Settings, Shutdown) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let file = flags.config.clone();
     let settings = Settings::load(file.as_deref(), flags.overrides())?;
     // Requests are served, and groups committed, by threads of their own; what remains is little.
@@ -52,14 +53,20 @@ fn run(
         .build()?;
     runtime.block_on(async {
         let telemetry = telemetry::init(&settings.telemetry, VERSION)?;
-        let result = command(settings).await;
+        let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+        let result = command(settings, shutdown).await;
         telemetry.shutdown().await;
         result
     })
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
-    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+async fn migrate(settings: Settings, _: Shutdown) -> anyhow::Result<()> {
+    wiring::migrate(&settings).await?;
+    tracing::info!("the schema is up to date");
+    Ok(())
+}
+
+async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     match limits::raise_open_files() {
         Ok(limit) => tracing::debug!(?limit, "raised the limit of open files"),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
@@ -67,7 +74,11 @@ async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
     let metrics = Metrics::new()?;
     metrics.build_info("catchall", VERSION)?;
 
-    let wired = wiring::wire(&settings, &shutdown, &metrics).await?;
+    let wired = tokio::select! {
+        wired = wiring::wire(&settings, &shutdown, &metrics) => wired?,
+        // A database that does not answer must not hold up who wants to stop.
+        cause = shutdown.requested() => return ended(Some(cause)),
+    };
     let app = api::App {
         email_domains: wired.email_domains.clone(),
         store_name: settings.store.kind.as_str(),
@@ -85,8 +96,13 @@ async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
     server.run(stop).await?;
     // No request is served any more; what they queued is committed.
     wired.close().await;
-    Ok(match shutdown.cause() {
-        Some(Cause::Fatal(_)) => ExitCode::FAILURE,
-        Some(Cause::Requested(_)) | None => ExitCode::SUCCESS,
-    })
+    ended(shutdown.cause())
+}
+
+fn ended(cause: Option<Cause>) -> anyhow::Result<()> {
+    match cause {
+        Some(Cause::Requested(_)) => Ok(()),
+        Some(Cause::Fatal(reason)) => bail!("stopped: {reason}"),
+        None => bail!("the HTTP server ended by itself"),
+    }
 }

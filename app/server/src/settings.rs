@@ -3,7 +3,7 @@
 
 use std::{
     net::SocketAddr,
-    num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroU64, NonZeroUsize},
+    num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroU64},
     path::{Path, PathBuf},
 };
 
@@ -148,7 +148,7 @@ pub struct RedisSettings {
 #[serde(deny_unknown_fields)]
 pub struct QueueSettings {
     /// Requests that may wait for each committer.
-    pub capacity: NonZeroUsize,
+    pub capacity: NonZeroU32,
 }
 
 impl Settings {

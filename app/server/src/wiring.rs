@@ -1,7 +1,11 @@
 //! Puts the server together. The one place where an adapter is named: a store is a stack of
 //! policies over a mechanism, and here it is read from the outside in.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
+    time::Duration,
+};
 
 use adapters::{
     SystemClock,
@@ -9,8 +13,9 @@ use adapters::{
         Batched, BatchedOptions, Embedded, Memory, Postgres, PostgresOptions, RedisCached,
         RedisOptions, Traced,
         embedded::{EmbeddedOptions, Opened, disk::Directory},
-        postgres, system_millis,
+        postgres,
     },
+    system_millis,
 };
 use anyhow::Context;
 use business::{
@@ -30,6 +35,7 @@ use crate::settings::{CacheKind, EmbeddedSettings, PostgresSettings, Settings, S
 pub struct Wired {
     /// The context over its store.
     pub email_domains: EmailDomains,
+    tallies: Arc<dyn DomainTallies>,
     batched: Option<Arc<Batched>>,
 }
 
@@ -63,6 +69,7 @@ pub async fn wire(
                 store,
                 &redis_options(settings)?,
                 Arc::new(system_millis),
+                shutdown,
                 registry,
             )
             .context("cannot set up the cache")?,
@@ -91,7 +98,8 @@ pub async fn wire(
         None => traced,
     };
     Ok(Wired {
-        email_domains: EmailDomains::new(tallies, policy, clock),
+        email_domains: EmailDomains::new(Arc::clone(&tallies), policy, clock),
+        tallies,
         batched,
     })
 }
@@ -101,14 +109,24 @@ pub async fn wire(
 /// # Errors
 /// When the database cannot be reached, or is newer than this program.
 pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
-    let url = settings.store.postgres.url()?;
-    postgres::migrate(&url.expose().into(), policy(settings))
-        .await
-        .context("cannot migrate the database")
+    let postgres = &settings.store.postgres;
+    postgres::migrate(
+        &postgres.url()?,
+        policy(settings),
+        millis(postgres.connect_timeout_ms),
+    )
+    .await
+    .context("cannot migrate the database")
 }
 
 impl Wired {
-    /// Commits what waits, and closes the stores. Call it when no request is served any more.
+    /// The whole stack behind `email_domains`, for the suite that every store has to pass.
+    pub fn tallies(&self) -> Arc<dyn DomainTallies> {
+        Arc::clone(&self.tallies)
+    }
+
+    /// Takes nothing more, and returns when all that waits is committed. The stores close when the
+    /// last who holds them lets go.
     pub async fn close(self) {
         if let Some(batched) = self.batched {
             batched.close().await;
@@ -155,15 +173,14 @@ fn embedded(
 }
 
 async fn postgres(settings: &PostgresSettings, policy: VerdictPolicy) -> anyhow::Result<Postgres> {
-    let millis = |millis: std::num::NonZeroU32| Duration::from_millis(millis.get().into());
     let url = settings.url()?;
     if settings.migrate_at_start {
-        postgres::migrate(&url.expose().into(), policy)
+        postgres::migrate_at_start(&url, policy, millis(settings.connect_timeout_ms))
             .await
             .context("cannot migrate the database")?;
     }
     let options = PostgresOptions {
-        url: url.expose().into(),
+        url,
         max_read_connections: settings.max_read_connections,
         max_write_connections: settings.committers,
         connect_timeout: millis(settings.connect_timeout_ms),
@@ -174,6 +191,10 @@ async fn postgres(settings: &PostgresSettings, policy: VerdictPolicy) -> anyhow:
     Postgres::connect(options, policy)
         .await
         .context("cannot open the store in PostgreSQL")
+}
+
+fn millis(millis: NonZeroU32) -> Duration {
+    Duration::from_millis(millis.get().into())
 }
 
 fn redis_options(settings: &Settings) -> anyhow::Result<RedisOptions> {

@@ -1,4 +1,4 @@
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use business::kernel::{Clock, UnixSeconds};
 
@@ -7,15 +7,23 @@ use business::kernel::{Clock, UnixSeconds};
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the clock that all others are given"
-    )]
     fn now(&self) -> UnixSeconds {
-        // A clock before 1970 tells nothing; the epoch is the nearest that can be said.
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        UnixSeconds::saturating_from(since.as_secs())
+        UnixSeconds::saturating_from(since_epoch().as_secs())
     }
+}
+
+/// Milliseconds since the epoch by the machine's wall clock.
+pub fn system_millis() -> u64 {
+    u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the clock that all others are given"
+)]
+fn since_epoch() -> Duration {
+    // A clock before 1970 tells nothing; the epoch is the nearest that can be said.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }

@@ -13,5 +13,5 @@ pub use batched::{Batched, BatchedOptions};
 pub use embedded::Embedded;
 pub use memory::Memory;
 pub use postgres::{Postgres, PostgresOptions};
-pub use redis_cached::{MillisClock, RedisCached, RedisOptions, RedisSetupError, system_millis};
+pub use redis_cached::{MillisClock, RedisCached, RedisOptions, RedisSetupError};
 pub use traced::Traced;

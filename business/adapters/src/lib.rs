@@ -7,4 +7,4 @@
 mod clock;
 pub mod email_domains;
 
-pub use clock::SystemClock;
+pub use clock::{SystemClock, system_millis};

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
+};
 
 use adapters::{
     SystemClock,
@@ -40,7 +43,7 @@ fn embedded(folder: &TempDir) -> Arc<dyn DomainTallies> {
 fn batched(inner: Arc<dyn DomainTallies>, committers: usize) -> Arc<dyn DomainTallies> {
     let options = BatchedOptions {
         committers: NonZeroUsize::new(committers).unwrap(),
-        queue_capacity: NonZeroUsize::new(16_384).unwrap(),
+        queue_capacity: NonZeroU32::new(16_384).unwrap(),
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let batched = Batched::start(inner, options, &clock, &Shutdown::new(), &Registry::new());

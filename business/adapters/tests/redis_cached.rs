@@ -17,7 +17,7 @@ use business::{
 };
 use conformance::email_domains::Subject;
 use deadpool_redis::redis::{self, Value};
-use foundation::testing::Redis;
+use foundation::{supervision::Shutdown, testing::Redis};
 
 use self::rig::{
     Rig, START_MS, ask, delivered, eventually, key, names, non_zero, options, put_raw, raw,
@@ -323,9 +323,16 @@ async fn a_url_that_is_none_is_refused_and_never_shown() {
             conformance::email_domains::POLICY,
             business::email_domains::ports::StoreId(1),
         ));
-        let clock = Arc::new(adapters::email_domains::system_millis);
+        let clock = Arc::new(adapters::system_millis);
         let registry = prometheus::Registry::new();
-        adapters::email_domains::RedisCached::new(store, &options(url), clock, &registry).err()
+        adapters::email_domains::RedisCached::new(
+            store,
+            &options(url),
+            clock,
+            &Shutdown::new(),
+            &registry,
+        )
+        .err()
     };
     let error = rig("http://user:hunter2@127.0.0.1").unwrap();
     assert!(matches!(error, RedisSetupError::Url(_)));

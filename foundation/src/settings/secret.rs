@@ -67,6 +67,12 @@ fn read(path: &Path) -> io::Result<Secret> {
     }
 }
 
+impl From<String> for Secret {
+    fn from(secret: String) -> Self {
+        Self(secret.into())
+    }
+}
+
 impl From<&str> for Secret {
     fn from(secret: &str) -> Self {
         Self(secret.into())
@@ -119,8 +125,10 @@ mod tests {
         for (text, problem) in [(&b"\n"[..], "empty"), (&large, "too large")] {
             let file = file_with(text);
             let read = Secret::given_or_in_file("url", None, Some(file.path()));
-            let message = read.unwrap_err().to_string();
-            assert!(message.contains(problem), "{message}");
+            let error = read.unwrap_err();
+            let reason = std::error::Error::source(&error).unwrap().to_string();
+            assert!(reason.contains(problem), "{reason}");
+            let message = error.to_string();
             assert!(message.contains(file.path().to_str().unwrap()), "{message}");
         }
         assert!(Secret::given_or_in_file("url", None, Some(Path::new("/no/such"))).is_err());

@@ -35,19 +35,19 @@ pub struct TelemetrySettings {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter of the logs or of the traces cannot be read.
-    #[error("a filter of logs or traces is not valid: {0}")]
+    #[error("a filter of logs or traces is not valid")]
     Filter(#[from] ParseError),
     /// The share of traces is not between 0 and 1.
     #[error("the sample ratio of traces must be between 0 and 1, not {0}")]
     SampleRatio(f64),
     /// The collector's address cannot be used.
-    #[error("traces cannot be exported: {0}")]
+    #[error("traces cannot be exported")]
     Exporter(#[from] ExporterBuildError),
     /// Traces are sent by tasks, so that they need a runtime to be set up in.
     #[error("traces can only be set up inside a tokio runtime")]
     NoRuntime,
     /// The process has telemetry already.
-    #[error("telemetry is already set up: {0}")]
+    #[error("telemetry is already set up")]
     Twice(#[from] TryInitError),
 }
 

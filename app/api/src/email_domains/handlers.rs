@@ -13,7 +13,8 @@ type Answer = Result<HttpResponse, Problem>;
 
 /// Counts one delivery.
 ///
-/// It is durable when this is answered. Sent twice it counts twice: a proxy must not repeat it.
+/// It is durable when this is answered. Sent twice it counts twice. HTTP lets a proxy send a PUT
+/// again when an answer is lost, so through one that does, an event counts at least once.
 #[utoipa::path(
     put, path = "/v1/events/{domain}/delivered", tag = "events",
     params(("domain" = String, Path, description = "A mail domain.", example = "example.com")),
@@ -26,7 +27,7 @@ pub(crate) async fn delivered(domain: DomainPath, state: Data<State>) -> Answer 
 /// Counts one bounce.
 ///
 /// It is durable when this is answered, and the domain is no catch-all any more, for good. Sent
-/// twice it counts twice: a proxy must not repeat it.
+/// twice it counts twice, as a delivery does.
 #[utoipa::path(
     put, path = "/v1/events/{domain}/bounced", tag = "events",
     params(("domain" = String, Path, description = "A mail domain.", example = "example.com")),

@@ -59,6 +59,7 @@ pub fn settings(changed: &serde_json::Value) -> Settings {
         "read_timeout_ms": 20_000,
         "answer_timeout_ms": 20_000,
         "keep_alive_ms": 20_000,
+        "unready_ms": 0,
         "drain_timeout_ms": 20_000,
         "request_log": { "hot_routes": "all", "sample_every": 1000 },
     });

@@ -4,12 +4,13 @@
 //! answers every caller. There is no timer: a lone event is written at once, and under load the
 //! groups grow by themselves, for while one is written the next one gathers.
 
+mod answers;
 mod committer;
 
 use std::{
     hash::{BuildHasher, RandomState},
     io,
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     sync::Arc,
     thread::JoinHandle,
 };
@@ -34,10 +35,10 @@ use prometheus::{
 use smallvec::SmallVec;
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
-    oneshot, watch,
+    watch,
 };
 
-use self::committer::Committer;
+use self::{answers::Ticket, committer::Committer};
 
 /// How requests wait.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +47,7 @@ pub struct BatchedOptions {
     /// connection, of its own.
     pub committers: NonZeroUsize,
     /// How many requests may wait for each committer; one more is refused.
-    pub queue_capacity: NonZeroUsize,
+    pub queue_capacity: NonZeroU32,
 }
 
 /// Groups what callers record, and records the groups in `inner`.
@@ -65,7 +66,7 @@ pub struct Batched {
 /// A caller's members, and where the answer goes.
 struct Waiting {
     members: SmallVec<[Arc<Member>; 1]>,
-    answer: oneshot::Sender<Result<Recorded, PortError>>,
+    ticket: Ticket,
 }
 
 /// What all committers count.
@@ -93,7 +94,7 @@ impl Batched {
         let mut lanes = Vec::with_capacity(options.committers.get());
         let mut threads = Vec::with_capacity(options.committers.get());
         for _ in 0..options.committers.get() {
-            let (lane, waiting) = mpsc::channel(options.queue_capacity.get());
+            let (lane, waiting) = mpsc::channel(options.queue_capacity.get() as usize);
             let committer = Committer::new(
                 Arc::clone(&inner),
                 Arc::clone(clock),
@@ -159,18 +160,17 @@ impl DomainTallies for Batched {
         let lane = self
             .lane(group)
             .ok_or_else(|| error(ErrorKind::Unexpected))?;
-        let (answer, answered) = oneshot::channel();
         let place = lane.try_reserve().map_err(|refused| match refused {
             TrySendError::Full(()) => error(ErrorKind::Overloaded),
             TrySendError::Closed(()) => error(ErrorKind::Unavailable),
         })?;
+        let (ticket, answered) = answers::ticket();
         self.depth.inc();
         place.send(Waiting {
             members: group.members.clone(),
-            answer,
+            ticket,
         });
-        // A committer that is gone without an answer may have written before it went.
-        answered.await.map_err(|_| error(ErrorKind::Ambiguous))?
+        answered.await
     }
 
     async fn get(
@@ -201,7 +201,7 @@ impl Metrics {
             "Requests that may wait for a committer, over all committers.",
             registry
         )?
-        .set((options.committers.get() * options.queue_capacity.get()) as i64);
+        .set((options.committers.get() * options.queue_capacity.get() as usize) as i64);
         Ok(Self {
             depth: register_int_gauge_with_registry!(
                 "catchall_queue_depth",

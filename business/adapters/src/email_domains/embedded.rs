@@ -122,6 +122,8 @@ struct Writer {
     snapshot_bytes: u64,
     /// The number of the last record.
     sequence: u64,
+    /// The number of the last record before the segment.
+    before_segment: u64,
     /// Where records are encoded.
     buffer: Vec<u8>,
 }
@@ -170,19 +172,28 @@ impl Embedded {
         };
         let (store, first) = (loaded.store, newest.unwrap_or(1));
         let mut ledger = loaded.ledger;
-        let replayed = journal::replay(&disk, store, first, loaded.sequence, |sequence, bytes| {
-            let record = Record::decode(bytes)?;
-            for change in &record.changes {
-                if sequence > loaded.shards[map.shard_of(change.domain)] {
-                    map.apply(change, record.formed_at);
+        let replayed = journal::replay(
+            &disk,
+            store,
+            first,
+            newest.is_some(),
+            loaded.sequence,
+            |sequence, bytes| {
+                let record = Record::decode(bytes)?;
+                for change in &record.changes {
+                    if sequence > loaded.shards[map.shard_of(change.domain)] {
+                        map.apply(change, record.formed_at);
+                    }
                 }
-            }
-            if sequence > loaded.ledger_sequence {
-                ledger.settle(record.id, &record.outcomes, record.marks.iter().copied());
-            }
-            Some(())
-        })?;
-        keeper::remove_before(&*disk, first)?;
+                if sequence > loaded.ledger_sequence {
+                    ledger.settle(record.id, &record.outcomes, record.marks.iter().copied());
+                }
+                Some(())
+            },
+        )?;
+        keeper::remove_before(&*disk, first)
+            .map_err(AppendError::into_io)
+            .map_err(OpenError::io(".", "remove old files"))?;
 
         let (number, reopened) = match replayed.empty {
             Some(number) => (
@@ -217,6 +228,7 @@ impl Embedded {
                 full: replayed.segments,
                 snapshot_bytes: loaded.length,
                 sequence: replayed.sequence,
+                before_segment: replayed.sequence,
                 buffer: Vec::new(),
             }),
             applied: Mutex::new(Applied {
@@ -346,14 +358,17 @@ impl Shared {
 }
 
 impl Writer {
-    /// Goes on in the prepared segment, if there is one.
-    fn roll(&mut self) -> bool {
+    /// Goes on in the prepared segment, if there is one and this one is not empty.
+    fn roll(&mut self) {
+        if self.sequence == self.before_segment {
+            return;
+        }
         let Some(next) = self.prepared.take() else {
-            return false;
+            return;
         };
         let full = std::mem::replace(&mut self.segment, next);
         self.full.push_back((full.number, full.length()));
-        true
+        self.before_segment = self.sequence;
     }
 
     /// The journal that no snapshot covers, in bytes.

@@ -30,14 +30,14 @@ use business::{
     },
     kernel::{ErrorKind, PortError},
 };
-use secrecy::{ExposeSecret, SecretString};
+use foundation::settings::Secret;
 use sqlx::{
     ConnectOptions, Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::timeout;
 
-pub use self::schema::{SchemaError, migrate};
+pub use self::schema::{SchemaError, migrate, migrate_at_start};
 use self::{
     error::connect_error,
     schema::Rule,
@@ -48,7 +48,7 @@ use self::{
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
     /// `postgres://user:password@host:port/database`, with `sslmode` and the like as in libpq.
-    pub url: SecretString,
+    pub url: Secret,
     /// Connections for reads, shared by all of them.
     pub max_read_connections: NonZeroU16,
     /// Connections for groups: one for each committer, or they close each other's.
@@ -67,7 +67,7 @@ pub struct PostgresOptions {
 impl PostgresOptions {
     /// The database at `url`; all else at its default: 4 connections for reads and 8 for groups;
     /// 5 seconds to connect, 5 to read, 30 to write, 10 for a lock.
-    pub fn new(url: SecretString) -> Self {
+    pub fn new(url: Secret) -> Self {
         Self {
             url,
             max_read_connections: NonZeroU16::MIN.saturating_add(3),
@@ -173,8 +173,8 @@ impl DomainTallies for Postgres {
     }
 }
 
-fn connect_options(url: &SecretString) -> Result<PgConnectOptions, PortError> {
-    let options = PgConnectOptions::from_str(url.expose_secret())
+fn connect_options(url: &Secret) -> Result<PgConnectOptions, PortError> {
+    let options = PgConnectOptions::from_str(url.expose())
         .map_err(|error| PortError::caused_by(ErrorKind::Invalid, "connect", error))?;
     // Statements are timed and logged by the policies above.
     Ok(options
@@ -201,7 +201,7 @@ fn read_pool(options: &PostgresOptions, connect: PgConnectOptions) -> PgPool {
 
 /// What sessions that write are told. There is no `statement_timeout`: it would cut short the
 /// wait for a synchronous standby, after which a commit shows but can still be lost.
-fn write_settings(lock_timeout: Duration) -> [(&'static str, String); 5] {
+fn write_settings(lock_timeout: Duration) -> [(&'static str, String); 6] {
     let millis = |duration: Duration| format!("{}ms", duration.as_millis());
     [
         // The statements are few and always planned the same way, so plan them once.
@@ -209,6 +209,8 @@ fn write_settings(lock_timeout: Duration) -> [(&'static str, String); 5] {
         // Such a plan expects groups of ten domains; with thousands only a hash join will do.
         ("enable_nestloop", "off".into()),
         ("jit", "off".into()),
+        // Groups that meet at a row wait for each other; they need not fail.
+        ("default_transaction_isolation", "read committed".into()),
         ("lock_timeout", millis(lock_timeout)),
         // What a lost connection left open ends before those who wait for it give up.
         (

@@ -6,7 +6,7 @@ mod worker;
 use std::{
     num::{NonZeroU8, NonZeroU32},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use business::{
     kernel::{PortError, Retry},
 };
 use deadpool_redis::{BuildError, Manager, Pool, redis::AsyncConnectionConfig, redis::RedisError};
+use foundation::supervision::{Shutdown, spawn_named};
 use prometheus::Registry;
 use tokio::sync::mpsc;
 
@@ -94,7 +95,8 @@ pub enum RedisSetupError {
 }
 
 impl RedisCached {
-    /// Puts a cache before `inner`. Redis and the store may both be away still.
+    /// Puts a cache before `inner`. Redis and the store may both be away still. The task that talks
+    /// to Redis asks `shutdown` to stop the process when it panics.
     ///
     /// # Errors
     /// See [`RedisSetupError`].
@@ -105,6 +107,7 @@ impl RedisCached {
         inner: Arc<dyn DomainTallies>,
         options: &RedisOptions,
         clock: MillisClock,
+        shutdown: &Shutdown,
         registry: &Registry,
     ) -> Result<Self, RedisSetupError> {
         let deadline = millis(options.timeout_ms);
@@ -133,7 +136,7 @@ impl RedisCached {
             deadline,
             retry_after: millis(options.retry_after_ms),
         };
-        tokio::spawn(worker.run());
+        spawn_named("redis-cache", shutdown, worker.run());
         Ok(Self {
             inner,
             link,
@@ -262,18 +265,6 @@ impl DomainTallies for RedisCached {
     async fn probe(&self) -> Result<Probe, PortError> {
         self.inner.probe().await
     }
-}
-
-/// The [`MillisClock`] of a server: the machine's wall clock.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the clock that servers are given"
-)]
-pub fn system_millis() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn millis(count: NonZeroU32) -> Duration {

@@ -15,11 +15,14 @@ use foundation::testing;
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinHandle;
 
+/// For a connection, when many tests run.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A database that is migrated and empty.
 pub(crate) fn database(server: &testing::Postgres) -> impl Future<Output = String> + use<> {
     let url = server.create_database();
     async move {
-        postgres::migrate(&url.as_str().into(), POLICY)
+        postgres::migrate(&url.as_str().into(), POLICY, PATIENCE)
             .await
             .unwrap();
         url

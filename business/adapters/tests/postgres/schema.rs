@@ -4,7 +4,7 @@ use std::error::Error;
 
 use adapters::email_domains::{
     Postgres,
-    postgres::{SchemaError, migrate},
+    postgres::{SchemaError, migrate, migrate_at_start},
 };
 use business::{
     email_domains::{ports::DomainTallies, verdict::VerdictPolicy},
@@ -16,7 +16,8 @@ use sqlx::Connection;
 use tokio::task::JoinSet;
 
 use super::rig::{
-    blocked, connect, counts, database, group, member, options, recounted, session, spawn_record,
+    PATIENCE, blocked, connect, counts, database, group, member, options, recounted, session,
+    spawn_record,
 };
 
 fn policy(threshold: u64) -> VerdictPolicy {
@@ -43,7 +44,9 @@ async fn a_database_that_is_not_ready_is_refused() {
     let url = server.create_database();
     assert!(refused(&url, POLICY).await.contains("never migrated"));
 
-    migrate(&url.as_str().into(), POLICY).await.unwrap();
+    migrate(&url.as_str().into(), POLICY, PATIENCE)
+        .await
+        .unwrap();
     connect(options(&url)).await;
     let said = refused(&url, policy(6)).await;
     assert!(
@@ -57,7 +60,9 @@ async fn a_database_that_is_not_ready_is_refused() {
             .await
             .contains("run `catchall migrate`")
     );
-    migrate(&url.as_str().into(), POLICY).await.unwrap();
+    migrate(&url.as_str().into(), POLICY, PATIENCE)
+        .await
+        .unwrap();
     connect(options(&url)).await;
 
     server.query(
@@ -69,7 +74,9 @@ async fn a_database_that_is_not_ready_is_refused() {
             .await
             .contains("migration 9999, which")
     );
-    let error = migrate(&url.as_str().into(), POLICY).await.unwrap_err();
+    let error = migrate(&url.as_str().into(), POLICY, PATIENCE)
+        .await
+        .unwrap_err();
     assert!(reason(&error).contains("migration 9999, which"));
 
     server.query(&url, "DELETE FROM _sqlx_migrations WHERE version = 9999");
@@ -112,13 +119,15 @@ async fn several_may_migrate_at_once() {
     let mut migrations = JoinSet::new();
     for _ in 0..6 {
         let url = url.clone();
-        migrations.spawn(async move { migrate(&url.into(), POLICY).await });
+        migrations.spawn(async move { migrate(&url.into(), POLICY, PATIENCE).await });
     }
     for migrated in migrations.join_all().await {
         migrated.unwrap();
     }
     let store = connect(options(&url)).await.probe().await.unwrap();
-    migrate(&url.as_str().into(), POLICY).await.unwrap();
+    migrate(&url.as_str().into(), POLICY, PATIENCE)
+        .await
+        .unwrap();
     assert_eq!(connect(options(&url)).await.probe().await.unwrap(), store);
 }
 
@@ -136,7 +145,14 @@ async fn a_new_threshold_is_counted_by_and_the_old_one_refused() {
         .unwrap();
     assert_eq!(old.totals().await.unwrap().catch_all, 2);
 
-    migrate(&url.as_str().into(), policy(9)).await.unwrap();
+    // A server that starts with another one changes nothing for those at work.
+    let starting = migrate_at_start(&url.as_str().into(), policy(9), PATIENCE).await;
+    assert!(reason(&starting.unwrap_err()).contains("the configuration says 9"));
+    assert_eq!(old.totals().await.unwrap().catch_all, 2);
+
+    migrate(&url.as_str().into(), policy(9), PATIENCE)
+        .await
+        .unwrap();
     let new = Postgres::connect(options(&url), policy(9)).await.unwrap();
     let totals = new.totals().await.unwrap();
     assert_eq!(
@@ -205,12 +221,14 @@ async fn totals_are_gathered_while_writers_are_at_work() {
         });
     }
     for threshold in [5, 5, 5, 5] {
-        migrate(&url.as_str().into(), policy(threshold))
+        migrate(&url.as_str().into(), policy(threshold), PATIENCE)
             .await
             .unwrap();
     }
     writers.join_all().await;
-    migrate(&url.as_str().into(), POLICY).await.unwrap();
+    migrate(&url.as_str().into(), POLICY, PATIENCE)
+        .await
+        .unwrap();
     let totals = store.totals().await.unwrap();
     assert_eq!(totals, recounted(&mut session(&url).await).await);
     assert_eq!(

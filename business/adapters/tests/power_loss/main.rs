@@ -221,3 +221,45 @@ async fn a_failed_sync_is_ambiguous_stops_the_process_and_is_never_tried_again()
     );
     assert_eq!(disk.syncs_after_failure(), 1);
 }
+
+#[tokio::test]
+async fn on_a_full_disk_nothing_is_acknowledged_and_half_a_snapshot_takes_no_room() {
+    let disk = SimulatedDisk::default();
+    let shutdown = Shutdown::new();
+    let store = open(&disk, &shutdown).unwrap();
+    let mut rng = Rng::with_seed(1);
+    let mut group = |sequence| {
+        let writer = WriterId(1);
+        random_group(&mut rng, GroupId { writer, sequence }, &[])
+    };
+    store.record(&group(1)).await.unwrap();
+
+    // Less than a snapshot takes, more than a group does.
+    disk.leave_room_for(3_000);
+    store.snapshot().unwrap_err();
+    assert!(
+        !disk
+            .list()
+            .unwrap()
+            .iter()
+            .any(|name| name.ends_with(".tmp"))
+    );
+    store.record(&group(2)).await.unwrap();
+
+    disk.leave_room_for(0);
+    let before = contents(&store).await;
+    let third = group(3);
+    assert_eq!(
+        store.record(&third).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(contents(&store).await, before);
+    assert!(!shutdown.is_requested());
+
+    disk.leave_room_for(3_000);
+    store.record(&third).await.unwrap();
+    let after = contents(&store).await;
+    assert_ne!(after, before);
+    drop(store);
+    assert_eq!(contents(&open(&disk, &shutdown).unwrap()).await, after);
+}

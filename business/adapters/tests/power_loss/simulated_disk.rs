@@ -29,6 +29,8 @@ struct State {
     /// The sync that fails, counted down.
     syncs_until_failure: Option<u64>,
     syncs_after_failure: u64,
+    /// How many bytes all files together may hold.
+    capacity: Option<usize>,
 }
 
 #[derive(Clone, Default)]
@@ -47,6 +49,12 @@ impl SimulatedDisk {
     /// Lets the power fail in the middle of the writing operation after `operations` more.
     pub(crate) fn cut_power_after(&self, operations: u64) {
         self.state().operations_left = Some(operations);
+    }
+
+    /// Leaves room for so many bytes more.
+    pub(crate) fn leave_room_for(&self, bytes: usize) {
+        let mut state = self.state();
+        state.capacity = Some(state.used() + bytes);
     }
 
     /// Lets the sync after `syncs` more fail.
@@ -127,6 +135,13 @@ impl Contents {
 }
 
 impl State {
+    fn used(&self) -> usize {
+        self.names
+            .values()
+            .map(|file| self.contents[*file].written.len())
+            .sum()
+    }
+
     fn write(&mut self) -> io::Result<()> {
         match &mut self.operations_left {
             Some(0) => Err(io::Error::other("the power is gone")),
@@ -235,6 +250,12 @@ struct SimulatedFile {
 impl DiskFile for SimulatedFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.state();
+        if state
+            .capacity
+            .is_some_and(|capacity| state.used() + bytes.len() > capacity)
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let written = state.write();
         // When the power fails, some of the write may have happened.
         let contents = &mut state.contents[self.file];

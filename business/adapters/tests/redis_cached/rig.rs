@@ -20,7 +20,7 @@ use business::{
 };
 use conformance::email_domains::POLICY;
 use deadpool_redis::redis::{self, Client, Cmd, FromRedisValue, aio::MultiplexedConnection};
-use foundation::testing::Redis;
+use foundation::{supervision::Shutdown, testing::Redis};
 use prometheus::{Registry, TextEncoder};
 
 /// How long a test waits for what must come. No test hopes to see it pass.
@@ -143,7 +143,8 @@ impl Rig {
         options: &RedisOptions,
     ) -> Self {
         let registry = Registry::new();
-        let cached = RedisCached::new(store.clone(), options, clock, &registry).unwrap();
+        let cached =
+            RedisCached::new(store.clone(), options, clock, &Shutdown::new(), &registry).unwrap();
         Self {
             cached,
             store,

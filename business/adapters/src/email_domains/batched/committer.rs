@@ -11,7 +11,7 @@ use business::{
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::{Metrics, Waiting};
+use super::{Metrics, Waiting, answers::answer_all};
 
 /// A group is closed when it has this many changes, so that one write stays bounded however many
 /// large requests wait. The request that reaches the bound still goes in: it is never split.
@@ -54,13 +54,13 @@ impl Committer {
         loop {
             let first = tokio::select! {
                 biased;
-                first = self.waiting.recv() => first,
-                // Nothing waits. An error means that the policy is gone.
+                // An error means that the policy is gone. What waits already is still received.
                 _ = self.closing.wait_for(|close| *close), if open => {
                     self.waiting.close();
                     open = false;
                     continue;
                 }
+                first = self.waiting.recv() => first,
             };
             let Some(first) = first else { return };
             let waiting = self.take(first);
@@ -114,11 +114,11 @@ fn answer(waiting: Vec<Waiting>, recorded: Result<Recorded, PortError>) {
     let recorded = match recorded {
         Ok(recorded) => recorded,
         Err(error) => {
-            for request in waiting {
-                // A caller that hung up needs no answer.
-                let _ = request.answer.send(Err(error.clone()));
-            }
-            return;
+            return answer_all(
+                waiting
+                    .into_iter()
+                    .map(|request| (request.ticket, Err(error.clone()))),
+            );
         }
     };
     let mut outcomes = recorded.outcomes.into_iter();
@@ -127,7 +127,7 @@ fn answer(waiting: Vec<Waiting>, recorded: Result<Recorded, PortError>) {
         .into_iter()
         .map(|change| (change.domain.clone(), change))
         .collect();
-    for Waiting { members, answer } in waiting {
+    answer_all(waiting.into_iter().map(|Waiting { members, ticket }| {
         let outcomes = outcomes.by_ref().take(members.len()).collect();
         let verdict_changes = if changes.is_empty() {
             Vec::new()
@@ -137,9 +137,12 @@ fn answer(waiting: Vec<Waiting>, recorded: Result<Recorded, PortError>) {
                 .filter_map(|change| changes.remove(&change.domain.to_name()))
                 .collect()
         };
-        let _ = answer.send(Ok(Recorded {
-            outcomes,
-            verdict_changes,
-        }));
-    }
+        (
+            ticket,
+            Ok(Recorded {
+                outcomes,
+                verdict_changes,
+            }),
+        )
+    }));
 }

@@ -5,7 +5,7 @@ use std::{
     any::Any,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// One folder.
@@ -95,13 +95,15 @@ impl Directory {
     /// # Errors
     /// When it cannot be made.
     pub fn new(path: impl Into<PathBuf>) -> io::Result<Self> {
-        let path = path.into();
+        let path = std::path::absolute(path.into())?;
+        let made: Vec<_> = path
+            .ancestors()
+            .take_while(|folder| !folder.exists())
+            .collect();
         fs::create_dir_all(&path)?;
-        // The folder's own name must survive too. Where it stands may not be ours to open.
-        if let Some(parent) = path.canonicalize()?.parent()
-            && let Ok(parent) = File::open(parent)
-        {
-            parent.sync_all()?;
+        // The names of the folders must be durable too, not only what is in them.
+        for parent in made.into_iter().filter_map(Path::parent) {
+            File::open(parent)?.sync_all()?;
         }
         Ok(Self { path })
     }

@@ -52,7 +52,12 @@ impl Segment {
             number,
         }
         .encode();
-        let mut file = disk.create(&name).map_err(AppendError::NotWritten)?;
+        let created = disk.create(&name).or_else(|error| match error.kind() {
+            // Left over from when the disk was full, and never used.
+            io::ErrorKind::AlreadyExists => disk.remove(&name).and_then(|()| disk.create(&name)),
+            _ => Err(error),
+        });
+        let mut file = created.map_err(AppendError::NotWritten)?;
         if let Err(error) = file.append(&header) {
             // Best effort: a segment without a whole header is thrown away when the store opens.
             let _ = disk.remove(&name);
@@ -126,14 +131,16 @@ pub(super) struct Replayed {
 }
 
 /// Reads the segments from number `first` on, in order, and gives each record's number and
-/// payload to `apply`, which returns `None` for a payload that is no record.
+/// payload to `apply`, which returns `None` for a payload that is no record. With a snapshot
+/// before it, `first` has to be there: it was made before the snapshot was.
 ///
 /// What follows the last sound record is a torn tail and cut off, if nothing sound stands behind
-/// it; otherwise the journal is corrupt.
+/// it; otherwise the journal is corrupt, and nothing is changed.
 pub(super) fn replay(
     disk: &Arc<dyn Disk>,
     store: StoreId,
     first: u64,
+    after_snapshot: bool,
     sequence: u64,
     mut apply: impl FnMut(u64, &[u8]) -> Option<()>,
 ) -> Result<Replayed, OpenError> {
@@ -145,7 +152,7 @@ pub(super) fn replay(
         records: 0,
         segments: VecDeque::new(),
         empty: None,
-        last_number: last.unwrap_or(first - 1),
+        last_number: first - 1,
         torn: None,
     };
     for (expected, number) in (first..).zip(numbers) {
@@ -167,28 +174,23 @@ pub(super) fn replay(
             })
         {
             // A crash while the segment was made leaves no record behind.
-            if Some(number) == last && !any_behind(number, &bytes, 0, 0) && header.is_none() {
-                remove(disk, &name)?;
-                replayed.last_number = number - 1;
-                break;
+            let unfinished = header.is_none()
+                && Some(number) == last
+                && !any_behind(number, &bytes, 0, replayed.sequence + 1);
+            if !unfinished {
+                return Err(OpenError::corrupt(
+                    &name,
+                    0,
+                    "not the header of this segment",
+                ));
             }
-            return Err(OpenError::corrupt(
-                &name,
-                0,
-                "not the header of this segment",
-            ));
+            replayed.tear(name, 0, bytes.len());
+            break;
         }
+        replayed.last_number = number;
         let end = replay_segment(&name, number, &bytes, &mut replayed, &mut apply)?;
         if end < bytes.len() {
-            let torn = TornTail {
-                file: name.clone(),
-                offset: end as u64,
-                bytes: (bytes.len() - end) as u64,
-            };
-            let mut file = disk.open(&name).map_err(OpenError::io(&name, "open it"))?;
-            file.truncate(end as u64)
-                .map_err(OpenError::io(&name, "cut its torn tail"))?;
-            replayed.torn = Some(torn);
+            replayed.tear(name, end, bytes.len());
         }
         if end > HEADER_LENGTH {
             replayed.segments.push_back((number, end as u64));
@@ -197,16 +199,54 @@ pub(super) fn replay(
             replayed.empty = Some(number);
         }
     }
-    // What was read may not be durable yet, when the process died and not the machine.
-    for number in [replayed.segments.back().map(|last| last.0), replayed.empty]
-        .into_iter()
-        .flatten()
-    {
-        let name = FileKind::Journal.file_name(number);
-        let mut file = disk.open(&name).map_err(OpenError::io(&name, "open it"))?;
-        file.sync().map_err(OpenError::io(&name, "sync it"))?;
+    if after_snapshot && replayed.last_number < first {
+        let name = FileKind::Journal.file_name(first);
+        return Err(OpenError::corrupt(
+            &name,
+            0,
+            "the snapshot's first segment is missing",
+        ));
     }
+    replayed.settle(disk)?;
     Ok(replayed)
+}
+
+impl Replayed {
+    fn tear(&mut self, file: String, end: usize, length: usize) {
+        // A file that was made and never written to has nothing to tell.
+        let offset = end as u64;
+        self.torn = Some(TornTail {
+            file,
+            offset,
+            bytes: (length - end) as u64,
+        });
+    }
+
+    /// Cuts off the torn tail, and makes durable what was read: it may not be yet, when the
+    /// process died and not the machine.
+    fn settle(&mut self, disk: &Arc<dyn Disk>) -> Result<(), OpenError> {
+        let sync = |name: &str, length: Option<u64>| {
+            let mut file = disk.open(name).map_err(OpenError::io(name, "open it"))?;
+            if let Some(length) = length {
+                file.truncate(length)
+                    .map_err(OpenError::io(name, "cut its torn tail"))?;
+            }
+            file.sync().map_err(OpenError::io(name, "sync it"))
+        };
+        match &self.torn {
+            Some(TornTail {
+                file, offset: 0, ..
+            }) => remove(disk, file)?,
+            Some(TornTail { file, offset, .. }) => sync(file, Some(*offset))?,
+            None => {}
+        }
+        self.torn.take_if(|torn| torn.bytes == 0);
+        let read = [self.segments.back().map(|last| last.0), self.empty];
+        for number in read.into_iter().flatten() {
+            sync(&FileKind::Journal.file_name(number), None)?;
+        }
+        Ok(())
+    }
 }
 
 /// Says where the sound records end.
@@ -234,19 +274,19 @@ fn replay_segment(
             }
             return Ok(at);
         };
-        if sequence != replayed.sequence + 1 {
-            return Err(OpenError::corrupt(
-                name,
-                at,
-                "a record is missing before this one",
-            ));
-        }
         if let Some(torn) = &replayed.torn {
             return Err(OpenError::Corrupt {
                 file: torn.file.clone(),
                 offset: torn.offset,
                 reason: "a damaged record before sound ones in a later segment",
             });
+        }
+        if sequence != replayed.sequence + 1 {
+            return Err(OpenError::corrupt(
+                name,
+                at,
+                "a record is missing before this one",
+            ));
         }
         apply(sequence, payload).ok_or(OpenError::corrupt(name, at, "not a record"))?;
         replayed.sequence = sequence;

@@ -11,7 +11,7 @@ use std::{
 use foundation::supervision::spawn_thread;
 
 use super::{
-    OpenError, Shared,
+    Shared,
     disk::Disk,
     format::FileKind,
     journal::{AppendError, Segment},
@@ -77,12 +77,24 @@ impl Shared {
     /// Writes all tallies to a new snapshot and removes what it replaces.
     pub(super) fn snapshot(&self) -> io::Result<()> {
         let mut keeper = self.keeper.lock();
+        let written = self.write_snapshot(&mut keeper);
+        if written.is_err() {
+            // On a full disk, the room that half a snapshot takes is what the journal needs. What
+            // cannot be removed now is when the store opens.
+            let _ = self.disk.remove(UNFINISHED);
+        }
+        written
+    }
+
+    fn write_snapshot(&self, keeper: &mut Keeper) -> io::Result<()> {
         let timer = self.metrics.snapshot_timer();
-        self.prepare(&mut keeper)?;
+        self.prepare(keeper)?;
         let (first, sequence) = {
             let mut writer = self.writer.lock();
+            // The committer may have gone on in the prepared segment by itself a moment ago; then
+            // the snapshot begins before the records that stand in it already.
             writer.roll();
-            (writer.segment.number, writer.sequence)
+            (writer.segment.number, writer.before_segment)
         };
         let mut snapshot = Writer::start(&*self.disk, self.store, first, sequence)?;
         for shard in 0..SHARDS {
@@ -101,7 +113,7 @@ impl Shared {
             .finish(&*self.disk)
             .map_err(|error| self.stop_if_unknown(error))?;
 
-        remove_before(&*self.disk, first).map_err(io::Error::other)?;
+        remove_before(&*self.disk, first).map_err(|error| self.stop_if_unknown(error))?;
         let mut writer = self.writer.lock();
         writer.full.retain(|(number, _)| *number >= first);
         writer.snapshot_bytes = length;
@@ -121,21 +133,19 @@ impl Shared {
 
 /// Removes what the snapshot that begins at segment `first` replaces, and what a crash left of an
 /// unfinished one.
-pub(super) fn remove_before(disk: &dyn Disk, first: u64) -> Result<(), OpenError> {
+pub(super) fn remove_before(disk: &dyn Disk, first: u64) -> Result<(), AppendError> {
     let mut removed = false;
-    for name in disk.list().map_err(OpenError::io(".", "list it"))? {
+    for name in disk.list().map_err(AppendError::NotWritten)? {
         let number = FileKind::Journal
             .number_of(&name)
             .or_else(|| FileKind::Snapshot.number_of(&name));
         if number.is_some_and(|number| number < first) || name == UNFINISHED {
-            disk.remove(&name)
-                .map_err(OpenError::io(&name, "remove it"))?;
+            disk.remove(&name).map_err(AppendError::NotWritten)?;
             removed = true;
         }
     }
     if removed {
-        disk.sync_directory()
-            .map_err(OpenError::io(".", "sync it"))?;
+        disk.sync_directory().map_err(AppendError::Unknown)?;
     }
     Ok(())
 }

@@ -6,12 +6,13 @@ use business::{
     email_domains::verdict::VerdictPolicy,
     kernel::{ErrorKind, PortError},
 };
-use secrecy::SecretString;
+use foundation::settings::Secret;
 use sqlx::{
-    Connection, PgConnection,
+    ConnectOptions, Connection, PgConnection,
     migrate::{Migrate, MigrateError, Migrator},
-    postgres::PgPoolOptions,
+    postgres::PgConnectOptions,
 };
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     connect_options,
@@ -21,9 +22,14 @@ use super::{
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
 
 const OPERATION: &str = "migrate";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait before the next attempt to connect.
+const NEXT_ATTEMPT: Duration = Duration::from_millis(100);
+/// For any one lock: another server may be migrating, and a recount waits for groups at work.
+const LOCK_TIMEOUT: &str = "60s";
 /// undefined_table (PostgreSQL documentation, appendix A).
 const UNDEFINED_TABLE: &str = "42P01";
+/// cannot_connect_now: it is starting.
+const CANNOT_CONNECT_NOW: &str = "57P03";
 
 /// Why a database that answers cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -108,30 +114,81 @@ impl Rule {
 /// # Errors
 /// `Unavailable` when the database cannot be reached or knows migrations that this program does
 /// not, else what the database says.
-pub async fn migrate(url: &SecretString, policy: VerdictPolicy) -> Result<(), PortError> {
+pub async fn migrate(
+    url: &Secret,
+    policy: VerdictPolicy,
+    connect_timeout: Duration,
+) -> Result<(), PortError> {
+    bring_up_to_date(url, policy, connect_timeout, true).await
+}
+
+/// What a server does at its start: the same as [`migrate`], but it never changes a threshold that
+/// is set. One server with a mistyped setting must not stop all others.
+///
+/// # Errors
+/// As [`migrate`], and `Unavailable` for another threshold.
+pub async fn migrate_at_start(
+    url: &Secret,
+    policy: VerdictPolicy,
+    connect_timeout: Duration,
+) -> Result<(), PortError> {
+    bring_up_to_date(url, policy, connect_timeout, false).await
+}
+
+async fn bring_up_to_date(
+    url: &Secret,
+    policy: VerdictPolicy,
+    connect_timeout: Duration,
+    may_change_threshold: bool,
+) -> Result<(), PortError> {
     let rule = Rule::new(policy).map_err(|error| error.refusing(OPERATION))?;
-    let options = connect_options(url)?;
-    // A pool of one: it waits for a server that is just starting.
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(CONNECT_TIMEOUT);
-    let pool = pool.connect_with(options).await.map_err(connect_error)?;
-    MIGRATOR.run(&pool).await.map_err(|error| match error {
-        MigrateError::VersionMissing(version) => SchemaError::Newer(version).refusing(OPERATION),
-        MigrateError::VersionMismatch(version) => SchemaError::Changed(version).refusing(OPERATION),
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failed(error),
-        other => PortError::caused_by(ErrorKind::Unexpected, OPERATION, other),
-    })?;
-    let mut connection = pool.acquire().await.map_err(connect_error)?;
-    if rule
-        .check(stored_threshold(&mut connection).await.map_err(failed)?)
-        .is_err()
-    {
-        recount(&mut connection, &rule).await.map_err(failed)?;
-    } else {
-        gather(&mut connection).await.map_err(failed)?;
+    let options = connect_options(url)?.options([
+        ("default_transaction_isolation", "read committed"),
+        ("lock_timeout", LOCK_TIMEOUT),
+    ]);
+    let mut connection = connect(&options, connect_timeout).await?;
+    MIGRATOR
+        .run_direct(None, &mut connection, false)
+        .await
+        .map_err(|error| match error {
+            MigrateError::VersionMissing(version) => {
+                SchemaError::Newer(version).refusing(OPERATION)
+            }
+            MigrateError::VersionMismatch(version) => {
+                SchemaError::Changed(version).refusing(OPERATION)
+            }
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                failed(error)
+            }
+            other => PortError::caused_by(ErrorKind::Unexpected, OPERATION, other),
+        })?;
+    let stored = stored_threshold(&mut connection).await.map_err(failed)?;
+    match rule.check(stored) {
+        Ok(()) => gather(&mut connection).await,
+        Err(_) if stored.is_none() || may_change_threshold => recount(&mut connection, &rule).await,
+        Err(other) => return Err(other.refusing(OPERATION)),
     }
-    Ok(())
+    .map_err(failed)
+}
+
+/// Connects, and waits for a database that is just starting.
+async fn connect(options: &PgConnectOptions, within: Duration) -> Result<PgConnection, PortError> {
+    let deadline = Instant::now() + within;
+    loop {
+        let error = match timeout_at(deadline, options.connect()).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => error,
+            Err(late) => return Err(connect_error(late)),
+        };
+        let starting = match &error {
+            sqlx::Error::Database(error) => error.code().as_deref() == Some(CANNOT_CONNECT_NOW),
+            _ => true,
+        };
+        if !starting || Instant::now() + NEXT_ATTEMPT >= deadline {
+            return Err(connect_error(error));
+        }
+        sleep(NEXT_ATTEMPT).await;
+    }
 }
 
 /// Whether servers by this rule can use the database.

@@ -1,4 +1,4 @@
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
@@ -78,10 +78,7 @@ impl DomainName {
             .map_err(|_| InvalidDomainName::Internationalised)?;
         let name = ascii.strip_suffix('.').unwrap_or(&ascii);
         check_ascii(name)?;
-        Ok(match &ascii {
-            Cow::Owned(owned) if owned.len() == name.len() => Self(owned.as_str().into()),
-            _ => Self(name.into()),
-        })
+        Ok(Self(name.into()))
     }
 
     /// The canonical text.

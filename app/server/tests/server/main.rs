@@ -1,0 +1,35 @@
+//! The server as its users meet it: the program itself, started as a process of its own, driven
+//! over HTTP, stopped and killed, with a real PostgreSQL and a real Redis.
+//!
+//! | file | what must hold |
+//! | --- | --- |
+//! | `first_steps` | every store counts, judges, lists and measures alike |
+//! | `restarts` | a restart loses nothing, not even a reader's place in a list |
+//! | `kills` | what was acknowledged outlives `kill -9` |
+//! | `drain` | what was acknowledged outlives SIGTERM, which is obeyed |
+//! | `two_servers` | two servers on one database are one counter |
+//! | `many_connections` | ten thousand connections, started with room for a thousand |
+//! | `bad_input` | each wrong request gets its own answer and changes nothing |
+//! | `redis_faults` | whatever befalls Redis, no client hears of it |
+//! | `startup` | a server that cannot serve says why in one line, and ends |
+//! | `secrets` | no password is ever printed |
+//! | `stack` | what the server is wired to keeps the promises of the port |
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod bad_input;
+mod drain;
+mod first_steps;
+mod kills;
+mod many_connections;
+mod redis_faults;
+mod restarts;
+mod secrets;
+mod stack;
+mod startup;
+mod support;
+mod two_servers;
