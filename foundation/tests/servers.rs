@@ -188,10 +188,15 @@ fn a_server_that_is_dropped_leaves_nothing() {
     assert!(!folder.exists());
 }
 
-/// Not a test of its own: the process that the next test kills.
+/// Set in the process that is to be killed.
+const VICTIM: &str = "FOUNDATION_TEST_VICTIM";
+
+/// Not a test of its own, and over at once: the process that the next test kills.
 #[test]
-#[ignore = "it waits to be killed"]
 fn victim() {
+    if std::env::var_os(VICTIM).is_none() {
+        return;
+    }
     let (postgres, redis, frozen) = (Postgres::start(), Redis::start(), Postgres::start());
     frozen.freeze();
     let servers = [(&*postgres), &*redis, &*frozen];
@@ -208,7 +213,8 @@ fn victim() {
 #[test]
 fn no_server_outlives_a_test_process_that_is_killed() {
     let mut victim = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "victim", "--ignored", "--nocapture"])
+        .args(["--exact", "victim", "--nocapture"])
+        .env(VICTIM, "1")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
