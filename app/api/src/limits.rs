@@ -47,7 +47,8 @@ pub struct Settings {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestLog {
-    /// What is logged on hot routes: events, and the reads of one domain.
+    /// What is logged on hot routes: events, the reads of one domain, and what is asked by probes
+    /// and by Prometheus.
     pub hot_routes: HotRoutes,
     /// With `sampled`, one line for this many requests, counted by each worker and route alone.
     pub sample_every: NonZeroU32,

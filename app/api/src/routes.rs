@@ -86,12 +86,19 @@ const STATS: Route = Route {
     problems: &[Kind::Overloaded, Kind::Unavailable],
     ..Route::get("/v1/stats")
 };
-const LIVEZ: Route = Route::get("/livez");
+const LIVEZ: Route = Route {
+    hot: true,
+    ..Route::get("/livez")
+};
 const READYZ: Route = Route {
+    hot: true,
     problems: &[Kind::NotReady],
     ..Route::get("/readyz")
 };
-const METRICS: Route = Route::get("/metrics");
+const METRICS: Route = Route {
+    hot: true,
+    ..Route::get("/metrics")
+};
 const OPENAPI: Route = Route::get("/openapi.json");
 const DOCS: Route = Route::get("/docs");
 const DOCS_PAGE: Route = Route::get("/docs/");
