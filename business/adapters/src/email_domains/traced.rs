@@ -7,11 +7,11 @@ use business::{
         ports::{DomainTallies, Freshness, Page, PageRequest, Probe, Recorded, Totals},
         verdict::Verdict,
     },
-    kernel::PortError,
+    kernel::{ErrorKind, PortError},
 };
 use foundation::telemetry::metrics::DURATION_SECONDS;
 use prometheus::{
-    HistogramVec, IntCounter, IntCounterVec, Registry, register_histogram_vec_with_registry,
+    Histogram, IntCounter, Registry, register_histogram_vec_with_registry,
     register_int_counter_vec_with_registry,
 };
 use tracing::Instrument;
@@ -21,10 +21,19 @@ use tracing::Instrument;
 pub struct Traced {
     inner: Arc<dyn DomainTallies>,
     store: &'static str,
-    seconds: HistogramVec,
-    errors: IntCounterVec,
+    record: Operation,
+    get: Operation,
+    page: Operation,
+    totals: Operation,
+    probe: Operation,
     members: [(Outcome, IntCounter); 3],
     verdict_changes: [(Verdict, IntCounter); 3],
+}
+
+/// What is counted of one operation, its labels looked up beforehand.
+struct Operation {
+    seconds: Histogram,
+    errors: [(ErrorKind, IntCounter); 6],
 }
 
 impl Traced {
@@ -62,11 +71,23 @@ impl Traced {
             &["to"],
             registry
         )?;
+        let operation = |name| Operation {
+            seconds: seconds.with_label_values(&[store, name]),
+            errors: ErrorKind::ALL.map(|kind| {
+                (
+                    kind,
+                    errors.with_label_values(&[store, name, kind.as_str()]),
+                )
+            }),
+        };
         Ok(Self {
             inner,
             store,
-            seconds,
-            errors,
+            record: operation("record"),
+            get: operation("get"),
+            page: operation("page"),
+            totals: operation("totals"),
+            probe: operation("probe"),
             members: [
                 (Outcome::Counted, members.with_label_values(&["counted"])),
                 (
@@ -85,21 +106,15 @@ impl Traced {
             ],
         })
     }
+}
 
-    fn finished<T>(
-        &self,
-        operation: &'static str,
-        started: Instant,
-        result: Result<T, PortError>,
-    ) -> Result<T, PortError> {
-        let elapsed = started.elapsed().as_secs_f64();
-        self.seconds
-            .with_label_values(&[self.store, operation])
-            .observe(elapsed);
+impl Operation {
+    fn finished<T>(&self, started: Instant, result: Result<T, PortError>) -> Result<T, PortError> {
+        self.seconds.observe(started.elapsed().as_secs_f64());
         result.inspect_err(|error| {
-            self.errors
-                .with_label_values(&[self.store, operation, error.kind().as_str()])
-                .inc();
+            if let Some((_, count)) = self.errors.iter().find(|(kind, _)| *kind == error.kind()) {
+                count.inc();
+            }
         })
     }
 }
@@ -115,14 +130,16 @@ impl DomainTallies for Traced {
             members = group.members.len(),
         );
         let result = self.inner.record(group).instrument(span).await;
-        let recorded = self.finished("record", started, result)?;
+        let recorded = self.record.finished(started, result)?;
         for (outcome, counter) in &self.members {
             let count = recorded
                 .outcomes
                 .iter()
                 .filter(|found| *found == outcome)
                 .count();
-            counter.inc_by(count as u64);
+            if count > 0 {
+                counter.inc_by(count as u64);
+            }
         }
         for change in &recorded.verdict_changes {
             if let Some((_, counter)) = self.verdict_changes.iter().find(|(to, _)| *to == change.to)
@@ -141,26 +158,26 @@ impl DomainTallies for Traced {
         let started = Instant::now();
         let span = tracing::debug_span!("get", store = self.store, domains = domains.len());
         let result = self.inner.get(domains, freshness).instrument(span).await;
-        self.finished("get", started, result)
+        self.get.finished(started, result)
     }
 
     async fn page(&self, request: &PageRequest) -> Result<Page, PortError> {
         let started = Instant::now();
         let span = tracing::debug_span!("page", store = self.store, limit = request.limit);
         let result = self.inner.page(request).instrument(span).await;
-        self.finished("page", started, result)
+        self.page.finished(started, result)
     }
 
     async fn totals(&self) -> Result<Totals, PortError> {
         let started = Instant::now();
         let span = tracing::debug_span!("totals", store = self.store);
         let result = self.inner.totals().instrument(span).await;
-        self.finished("totals", started, result)
+        self.totals.finished(started, result)
     }
 
     async fn probe(&self) -> Result<Probe, PortError> {
         let started = Instant::now();
         let result = self.inner.probe().await;
-        self.finished("probe", started, result)
+        self.probe.finished(started, result)
     }
 }

@@ -41,6 +41,16 @@ pub enum Retry {
 }
 
 impl ErrorKind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Unavailable,
+        Self::Overloaded,
+        Self::Ambiguous,
+        Self::Invalid,
+        Self::Corrupt,
+        Self::Unexpected,
+    ];
+
     /// Whether a call that failed this way may be made again.
     pub fn retry(self) -> Retry {
         match self {
