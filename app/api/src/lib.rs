@@ -26,4 +26,4 @@ pub mod server;
 
 pub use health::Readiness;
 pub use limits::{HotRoutes, RequestLog, Settings};
-pub use server::{App, Server};
+pub use server::{App, Server, Stop};

@@ -7,6 +7,9 @@ use std::{
 
 use serde::Deserialize;
 
+/// The most threads that the server underneath takes.
+pub(crate) const MAX_WORKERS: usize = 512;
+
 /// How requests are read, answered and logged.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,7 +37,7 @@ pub struct Settings {
     pub keep_alive_ms: NonZeroU64,
     /// How long a stopping server says that it is not ready, and still serves all that comes,
     /// before it accepts no connection any more.
-    pub unready_ms: u64,
+    pub unready_ms: u16,
     /// How long a stopping server waits for answers that are on their way, rounded up to a whole
     /// second.
     pub drain_timeout_ms: NonZeroU64,
@@ -70,13 +73,15 @@ impl Settings {
     /// How many threads serve.
     pub(crate) fn worker_threads(&self) -> usize {
         match self.workers {
-            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            0 => std::thread::available_parallelism()
+                .map_or(1, NonZeroUsize::get)
+                .min(MAX_WORKERS),
             workers => workers,
         }
     }
 
     pub(crate) fn unready(&self) -> Duration {
-        Duration::from_millis(self.unready_ms)
+        Duration::from_millis(self.unready_ms.into())
     }
 
     pub(crate) fn read_timeout(&self) -> Duration {

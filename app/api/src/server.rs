@@ -17,7 +17,7 @@ use foundation::telemetry::Metrics;
 
 use crate::{
     health::Readiness,
-    limits::Settings,
+    limits::{MAX_WORKERS, Settings},
     middleware::{HttpMetrics, Shared},
     openapi, routes,
 };
@@ -55,8 +55,14 @@ pub struct Server {
     unready: Duration,
 }
 
-/// What the server underneath takes.
-const MAX_WORKERS: usize = 512;
+/// How a server is to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// Not ready first, for as long as is set, so that others can turn away.
+    Orderly,
+    /// At once: it cannot do its work any more.
+    AtOnce,
+}
 
 impl Server {
     /// Takes the addresses; port 0 is any free one. Who connects waits until the server
@@ -129,16 +135,19 @@ impl Server {
     ///
     /// # Errors
     /// When the workers cannot be started.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
+    pub async fn run(self, stop: impl Future<Output = Stop>) -> io::Result<()> {
         let handle = self.http.handle();
         let mut http = pin!(self.http);
-        tokio::select! {
+        let stop = tokio::select! {
             ended = &mut http => return ended,
-            () = stop => self.readiness.drain(),
-        }
-        tokio::select! {
-            ended = &mut http => return ended,
-            () = tokio::time::sleep(self.unready) => {}
+            stop = stop => stop,
+        };
+        self.readiness.drain();
+        if stop == Stop::Orderly {
+            tokio::select! {
+                ended = &mut http => return ended,
+                () = tokio::time::sleep(self.unready) => {}
+            }
         }
         // The server has to be polled while it stops.
         let (ended, ()) = tokio::join!(http, handle.stop(true));

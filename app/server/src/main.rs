@@ -60,8 +60,12 @@ fn run(
     })
 }
 
-async fn migrate(settings: Settings, _: Shutdown) -> anyhow::Result<()> {
-    wiring::migrate(&settings).await?;
+async fn migrate(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    tokio::select! {
+        migrated = wiring::migrate(&settings) => migrated?,
+        // What is not committed is undone when the connection is dropped.
+        cause = shutdown.requested() => bail!("not migrated: {cause}"),
+    }
     tracing::info!("the schema is up to date");
     Ok(())
 }
@@ -91,7 +95,10 @@ async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         tracing::info!(%address, version = VERSION, "serving");
     }
     let stop = async {
-        shutdown.requested().await;
+        match shutdown.requested().await {
+            Cause::Requested(_) => api::Stop::Orderly,
+            Cause::Fatal(_) => api::Stop::AtOnce,
+        }
     };
     server.run(stop).await?;
     // No request is served any more; what they queued is committed.

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use adapters::email_domains::{
     Embedded,
@@ -262,25 +266,89 @@ async fn segments_may_fill_while_a_snapshot_begins() {
 
 /// The snapshot says behind which record its first segment begins; the record that stands there
 /// first has to be the next one.
-fn check_newest_snapshot(folder: &std::path::Path) {
+fn check_newest_snapshot(folder: &Path) {
+    let (start, segment) = newest_snapshot_start(folder);
+    if let Some(record) = fs::read(segment).unwrap().get(48..64) {
+        // A frame: length (4), checksum (4), number (8).
+        assert_eq!(number(&record[8..]), start + 1);
+    }
+}
+
+/// The number of the last record before the newest snapshot's first segment, and that segment.
+fn newest_snapshot_start(folder: &Path) -> (u64, PathBuf) {
     let snapshot = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.starts_with("snapshot-"))
         .max()
         .unwrap();
-    let number = |bytes: &[u8]| u64::from_le_bytes(*bytes.first_chunk().unwrap());
     let bytes = fs::read(folder.join(&snapshot)).unwrap();
-    // Behind the header (48 bytes) and the head of the first block (13).
-    let start = number(&bytes[61..]);
     let segment = snapshot
         .replace("snapshot", "journal")
         .replace(".bin", ".log");
-    let segment = fs::read(folder.join(segment)).unwrap();
-    if let Some(record) = segment.get(48..64) {
-        // A frame: length (4), checksum (4), number (8).
-        assert_eq!(number(&record[8..]), start + 1, "{snapshot}");
+    // Behind the header (48 bytes) and the head of the first block (13).
+    (number(&bytes[61..]), folder.join(segment))
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(*bytes.first_chunk().unwrap())
+}
+
+#[tokio::test]
+async fn a_torn_tail_before_an_unfinished_segment_is_cut() {
+    let folder = store_with_records(5).await;
+    let first = files(&folder, "journal")[0].clone();
+    let whole = fs::read(&first).unwrap();
+    let last = whole.len() - (whole.len() - 48) / 5;
+    // One power cut: the last record is torn, and the next segment was just being made.
+    for header in [0, 20] {
+        fs::write(&first, &whole[..whole.len() - 3]).unwrap();
+        let unfinished = folder.path().join(format!("journal-{:020}.log", 2));
+        fs::write(&unfinished, &whole[..header]).unwrap();
+        let (store, opened) = open(&folder).unwrap();
+        assert_eq!(opened.torn.unwrap().offset, last as u64);
+        assert_eq!(fs::read(&first).unwrap(), whole[..last]);
+        record(&store, 5, "again.example").await;
+        drop(store);
+        let (store, opened) = open(&folder).unwrap();
+        assert_eq!((opened.replayed_records, opened.torn), (5, None));
+        assert_eq!(get(&store, "again.example").await.delivered, 1);
+        drop(store);
+        for later in files(&folder, "journal").split_off(1) {
+            fs::remove_file(later).unwrap();
+        }
     }
+}
+
+#[tokio::test]
+async fn a_journal_that_ends_before_its_snapshot_is_refused() {
+    // Until a snapshot holds what was counted while it was written.
+    for _ in 0..50 {
+        let folder = store_with_records(50).await;
+        let (store, _) = open(&folder).unwrap();
+        let store = Arc::new(store);
+        let snapshot = std::thread::spawn({
+            let store = Arc::clone(&store);
+            move || store.snapshot().unwrap()
+        });
+        let mut sequence = 51;
+        while !snapshot.is_finished() {
+            record(&store, sequence, &format!("d{sequence}.example")).await;
+            sequence += 1;
+        }
+        snapshot.join().unwrap();
+        drop(store);
+        let start = newest_snapshot_start(folder.path()).0;
+        let segment = files(&folder, "journal").pop().unwrap();
+        let whole = fs::read(&segment).unwrap();
+        fs::write(&segment, &whole[..48]).unwrap();
+        match open(&folder) {
+            Err(OpenError::Corrupt { .. }) => return,
+            Ok((_, opened)) => assert_eq!(opened.domains, start, "something is missing"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    panic!("no snapshot was written while groups were recorded");
 }
 
 #[tokio::test]

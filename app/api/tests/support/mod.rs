@@ -11,7 +11,7 @@ pub mod store;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use api::{App, Readiness, Server, Settings};
+use api::{App, Readiness, Server, Settings, Stop};
 use business::{
     email_domains::{service::EmailDomains, verdict::VerdictPolicy},
     kernel::{Clock, UnixSeconds},
@@ -95,6 +95,7 @@ impl Running {
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.run(async {
             let _ = stopped.await;
+            Stop::Orderly
         }));
         Self {
             address,

@@ -171,12 +171,13 @@ impl Embedded {
             }
         };
         let (store, first) = (loaded.store, newest.unwrap_or(1));
+        let snapshot_holds = newest.map(|_| loaded.holds());
         let mut ledger = loaded.ledger;
         let replayed = journal::replay(
             &disk,
             store,
             first,
-            newest.is_some(),
+            snapshot_holds,
             loaded.sequence,
             |sequence, bytes| {
                 let record = Record::decode(bytes)?;

@@ -3,6 +3,9 @@
 //! Waking a task of another thread costs a system call. A group answers many requests of few
 //! threads, so each thread is woken once: its answers are laid into its *inbox*, and one of the
 //! requests there is woken, which wakes the others; that is a wake within a thread, and cheap.
+//!
+//! So a request that is woken has to poll its answer, or drop it: one that keeps it and waits for
+//! something else would hold up the others of its thread. The services await it at once.
 
 use std::{
     mem,
@@ -87,18 +90,27 @@ pub(super) fn ticket() -> (Ticket, Answered) {
 /// Gives all answers, then wakes each thread that has some, once.
 pub(super) fn answer_all(answers: impl IntoIterator<Item = (Ticket, Answer)>) {
     // A few threads serve, so looking through them is the quickest way.
-    let mut inboxes: Vec<Arc<Inbox>> = Vec::new();
+    let mut answered = Woken(Vec::new());
     for (mut ticket, answer) in answers {
         ticket.settle(answer);
-        if !inboxes
+        if !answered
+            .0
             .iter()
             .any(|inbox| Arc::ptr_eq(inbox, &ticket.inbox))
         {
-            inboxes.push(Arc::clone(&ticket.inbox));
+            answered.0.push(Arc::clone(&ticket.inbox));
         }
     }
-    for inbox in inboxes {
-        inbox.wake();
+}
+
+/// Inboxes with new answers, woken when this is dropped: also by a panic on the way.
+struct Woken(Vec<Arc<Inbox>>);
+
+impl Drop for Woken {
+    fn drop(&mut self) {
+        for inbox in &self.0 {
+            inbox.wake();
+        }
     }
 }
 
@@ -165,6 +177,8 @@ impl Future for Answered {
         let inbox = Arc::clone(&self.inbox);
         let mut state = inbox.state.lock();
         let unaware = mem::take(&mut state.unaware);
+        // A waker may own what locks this inbox when it is dropped: never drop one under the lock.
+        let mut replaced = None;
         let poll = match self.slot {
             Some(slot) => match mem::take(&mut state.slots[slot]) {
                 Slot::Answered(answer) => {
@@ -175,7 +189,10 @@ impl Future for Answered {
                 Slot::Waiting(known) => {
                     let waker = match known {
                         Some(waker) if waker.will_wake(context.waker()) => waker,
-                        _ => context.waker().clone(),
+                        other => {
+                            replaced = other;
+                            context.waker().clone()
+                        }
                     };
                     state.slots[slot] = Slot::Waiting(Some(waker));
                     Poll::Pending
@@ -185,6 +202,7 @@ impl Future for Answered {
             None => Poll::Pending,
         };
         drop(state);
+        drop(replaced);
         unaware.into_iter().for_each(Waker::wake);
         poll
     }
@@ -196,16 +214,18 @@ impl Drop for Answered {
             return;
         }
         let mut state = self.inbox.state.lock();
-        if let Some(slot) = self.slot.take() {
-            match state.slots[slot] {
-                Slot::Waiting(_) => state.slots[slot] = Slot::Abandoned,
-                Slot::Answered(_) => state.release(slot),
-                Slot::Free | Slot::Abandoned => {}
+        let left = self.slot.take().map(|slot| {
+            let left = mem::replace(&mut state.slots[slot], Slot::Abandoned);
+            if let Slot::Answered(_) = left {
+                state.release(slot);
             }
-        }
+            left
+        });
         // This may be the one that was to wake the others.
         let unaware = mem::take(&mut state.unaware);
         drop(state);
+        // What it leaves may be a waker: see above.
+        drop(left);
         unaware.into_iter().for_each(Waker::wake);
     }
 }

@@ -105,6 +105,13 @@ impl Directory {
         for parent in made.into_iter().filter_map(Path::parent) {
             File::open(parent)?.sync_all()?;
         }
+        // Also when somebody else made it, or an earlier start that was cut short. Where it stands
+        // may not be ours to open.
+        if let Some(parent) = path.parent()
+            && let Ok(parent) = File::open(parent)
+        {
+            parent.sync_all()?;
+        }
         Ok(Self { path })
     }
 }

@@ -128,11 +128,14 @@ pub(super) struct Replayed {
     /// The highest number in use.
     pub(super) last_number: u64,
     pub(super) torn: Option<TornTail>,
+    /// The file of a segment that a crash kept from getting its header, and its length.
+    unfinished: Option<(String, u64)>,
 }
 
 /// Reads the segments from number `first` on, in order, and gives each record's number and
 /// payload to `apply`, which returns `None` for a payload that is no record. With a snapshot
-/// before it, `first` has to be there: it was made before the snapshot was.
+/// before it, `first` has to be there, for it was made before the snapshot was, and so has every
+/// record that the snapshot holds already, up to `snapshot_holds`.
 ///
 /// What follows the last sound record is a torn tail and cut off, if nothing sound stands behind
 /// it; otherwise the journal is corrupt, and nothing is changed.
@@ -140,7 +143,7 @@ pub(super) fn replay(
     disk: &Arc<dyn Disk>,
     store: StoreId,
     first: u64,
-    after_snapshot: bool,
+    snapshot_holds: Option<u64>,
     sequence: u64,
     mut apply: impl FnMut(u64, &[u8]) -> Option<()>,
 ) -> Result<Replayed, OpenError> {
@@ -154,6 +157,7 @@ pub(super) fn replay(
         empty: None,
         last_number: first - 1,
         torn: None,
+        unfinished: None,
     };
     for (expected, number) in (first..).zip(numbers) {
         let name = FileKind::Journal.file_name(number);
@@ -184,13 +188,18 @@ pub(super) fn replay(
                     "not the header of this segment",
                 ));
             }
-            replayed.tear(name, 0, bytes.len());
+            replayed.unfinished = Some((name, bytes.len() as u64));
             break;
         }
         replayed.last_number = number;
         let end = replay_segment(&name, number, &bytes, &mut replayed, &mut apply)?;
         if end < bytes.len() {
-            replayed.tear(name, end, bytes.len());
+            let bytes = (bytes.len() - end) as u64;
+            replayed.torn = Some(TornTail {
+                file: name,
+                offset: end as u64,
+                bytes,
+            });
         }
         if end > HEADER_LENGTH {
             replayed.segments.push_back((number, end as u64));
@@ -199,31 +208,30 @@ pub(super) fn replay(
             replayed.empty = Some(number);
         }
     }
-    if after_snapshot && replayed.last_number < first {
-        let name = FileKind::Journal.file_name(first);
-        return Err(OpenError::corrupt(
-            &name,
-            0,
-            "the snapshot's first segment is missing",
-        ));
+    if let Some(holds) = snapshot_holds {
+        let last = FileKind::Journal.file_name(replayed.last_number.max(first));
+        if replayed.last_number < first {
+            return Err(OpenError::corrupt(
+                &last,
+                0,
+                "the snapshot's first segment is missing",
+            ));
+        }
+        if replayed.sequence < holds {
+            return Err(OpenError::corrupt(
+                &last,
+                0,
+                "the journal ends before its snapshot does",
+            ));
+        }
     }
     replayed.settle(disk)?;
     Ok(replayed)
 }
 
 impl Replayed {
-    fn tear(&mut self, file: String, end: usize, length: usize) {
-        // A file that was made and never written to has nothing to tell.
-        let offset = end as u64;
-        self.torn = Some(TornTail {
-            file,
-            offset,
-            bytes: (length - end) as u64,
-        });
-    }
-
-    /// Cuts off the torn tail, and makes durable what was read: it may not be yet, when the
-    /// process died and not the machine.
+    /// Cuts off what a crash left unfinished, and makes durable what was read: it may not be yet,
+    /// when the process died and not the machine.
     fn settle(&mut self, disk: &Arc<dyn Disk>) -> Result<(), OpenError> {
         let sync = |name: &str, length: Option<u64>| {
             let mut file = disk.open(name).map_err(OpenError::io(name, "open it"))?;
@@ -233,14 +241,20 @@ impl Replayed {
             }
             file.sync().map_err(OpenError::io(name, "sync it"))
         };
-        match &self.torn {
-            Some(TornTail {
-                file, offset: 0, ..
-            }) => remove(disk, file)?,
-            Some(TornTail { file, offset, .. }) => sync(file, Some(*offset))?,
-            None => {}
+        if let Some(torn) = &self.torn {
+            sync(&torn.file, Some(torn.offset))?;
         }
-        self.torn.take_if(|torn| torn.bytes == 0);
+        if let Some((file, bytes)) = self.unfinished.take() {
+            remove(disk, &file)?;
+            // A file that was made and never written to has nothing to tell.
+            if bytes > 0 {
+                self.torn.get_or_insert(TornTail {
+                    file,
+                    offset: 0,
+                    bytes,
+                });
+            }
+        }
         let read = [self.segments.back().map(|last| last.0), self.empty];
         for number in read.into_iter().flatten() {
             sync(&FileKind::Journal.file_name(number), None)?;

@@ -147,6 +147,14 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
+    /// The number of the last record that any part of the snapshot holds.
+    pub(super) fn holds(&self) -> u64 {
+        self.shards
+            .iter()
+            .copied()
+            .fold(self.ledger_sequence, u64::max)
+    }
+
     /// Where there is no snapshot.
     pub(super) fn nothing(store: StoreId) -> Self {
         Self {

@@ -165,10 +165,16 @@ async fn bring_up_to_date(
     let stored = stored_threshold(&mut connection).await.map_err(failed)?;
     match rule.check(stored) {
         Ok(()) => gather(&mut connection).await,
-        Err(_) if stored.is_none() || may_change_threshold => recount(&mut connection, &rule).await,
+        Err(_) if stored.is_none() || may_change_threshold => {
+            // Two servers that start at once with different thresholds both find none.
+            recount(&mut connection, &rule, may_change_threshold).await
+        }
         Err(other) => return Err(other.refusing(OPERATION)),
     }
-    .map_err(failed)
+    .map_err(failed)?;
+    let stored = stored_threshold(&mut connection).await.map_err(failed)?;
+    rule.check(stored)
+        .map_err(|error| error.refusing(OPERATION))
 }
 
 /// Connects, and waits for a database that is just starting.
@@ -224,17 +230,25 @@ pub(super) async fn check(connection: &mut PgConnection, rule: &Rule) -> Result<
     rule.check(stored).map_err(refused)
 }
 
-/// Counts everything anew by this rule. Groups wait at their first statement for the lock, and
+/// Counts everything anew by this rule, unless another one is set that must not be changed. Groups wait at their first statement for the lock, and
 /// take what they see of the store after it.
-async fn recount(connection: &mut PgConnection, rule: &Rule) -> Result<(), sqlx::Error> {
+async fn recount(
+    connection: &mut PgConnection,
+    rule: &Rule,
+    may_change_threshold: bool,
+) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
     sqlx::query("LOCK TABLE domain_tallies IN SHARE ROW EXCLUSIVE MODE")
         .execute(&mut *transaction)
         .await?;
-    sqlx::query("UPDATE store SET threshold = $1")
+    let set = sqlx::query("UPDATE store SET threshold = $1 WHERE threshold IS NULL OR $2")
         .bind(rule.threshold)
+        .bind(may_change_threshold)
         .execute(&mut *transaction)
         .await?;
+    if set.rows_affected() == 0 {
+        return transaction.rollback().await;
+    }
     sqlx::query("DELETE FROM writer_totals")
         .execute(&mut *transaction)
         .await?;
