@@ -29,6 +29,17 @@ pub struct Standing {
     pub verdict: Verdict,
 }
 
+/// What became of the events of one request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Receipt {
+    /// Deliveries that count.
+    pub delivered: u64,
+    /// Bounces that count.
+    pub bounced: u64,
+    /// Events that had been counted before, under the same mark.
+    pub duplicates: u64,
+}
+
 /// A page of domains with their verdicts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StandingsPage {
@@ -81,6 +92,53 @@ impl EmailDomains {
             Some(Outcome::Mismatch) => Err(RecordError::MarkMismatch),
             None => Err(PortError::new(ErrorKind::Unexpected, "record").into()),
         }
+    }
+
+    /// Counts what one caller sent together: whole or not at all. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`RecordError::MarkMismatch`] when a mark was used before for something else; the store's
+    /// own, which says whether the events may have been counted.
+    pub async fn record_all(&self, members: Vec<Member>) -> Result<Receipt, RecordError> {
+        let group = Group {
+            id: None,
+            formed_at: self.clock.now(),
+            members: members.into_iter().map(Arc::new).collect(),
+        };
+        let outcomes = self.tallies.record(&group).await?.outcomes;
+        if outcomes.len() != group.members.len() {
+            return Err(PortError::new(ErrorKind::Unexpected, "record").into());
+        }
+        let mut receipt = Receipt::default();
+        for (member, outcome) in group.members.iter().zip(outcomes) {
+            let (delivered, bounced) = member.changes.sums();
+            match outcome {
+                Outcome::Counted => {
+                    receipt.delivered += delivered;
+                    receipt.bounced += bounced;
+                }
+                Outcome::Duplicate => receipt.duplicates += delivered + bounced,
+                Outcome::Mismatch => return Err(RecordError::MarkMismatch),
+            }
+        }
+        Ok(receipt)
+    }
+
+    /// What is known of these domains, in their order.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn standings(
+        &self,
+        domains: Vec<DomainName>,
+        freshness: Freshness,
+    ) -> Result<Vec<(DomainName, Standing)>, ReadError> {
+        let tallies = self.tallies.get(&domains, freshness).await?;
+        if tallies.len() != domains.len() {
+            return Err(PortError::new(ErrorKind::Unexpected, "get").into());
+        }
+        let judged = tallies.into_iter().map(|tally| self.judge(tally));
+        Ok(domains.into_iter().zip(judged).collect())
     }
 
     /// What is known of one domain.

@@ -145,6 +145,32 @@ impl fmt::Display for DomainName {
     }
 }
 
+/// Whether a text is for sure a name that only has to be put in lower case: what nearly all names
+/// are. Of others [`DomainName::parse`] tells what they are, or why they are none.
+pub(super) fn is_plain(text: &str) -> bool {
+    let plain = |label: &[u8]| {
+        let (Some(first), Some(last)) = (label.first(), label.last()) else {
+            return false;
+        };
+        label.len() <= MAX_LABEL_LENGTH
+            && first.is_ascii_alphanumeric()
+            && last.is_ascii_alphanumeric()
+            && label
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+            // It may be an A-label.
+            && label.get(2..4) != Some(b"--")
+    };
+    let name = text.as_bytes();
+    // What begins with a letter is no number, in whatever notation.
+    let top = name.rsplit(|byte| *byte == b'.').next();
+    name.len() <= MAX_LENGTH
+        && top
+            .and_then(<[u8]>::first)
+            .is_some_and(u8::is_ascii_alphabetic)
+        && name.split(|byte| *byte == b'.').all(plain)
+}
+
 /// Whether UTS #46 has a say: beyond ASCII, or a label that claims to be an A-label.
 fn needs_uts46(input: &[u8]) -> bool {
     !input.is_ascii()

@@ -2,7 +2,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use smallvec::{SmallVec, smallvec};
 
-use super::{DomainName, DomainRef, EventKind};
+use super::{DomainName, DomainRef, EventKind, InvalidDomainName, domain_name::is_plain};
 use crate::kernel::UnixSeconds;
 
 /// Who forms groups: one life of one committer. A restarted committer is a new writer.
@@ -95,10 +95,7 @@ impl Changes {
     /// A single event. Takes over the name's memory.
     pub fn event(domain: DomainName, kind: EventKind) -> Self {
         let names = String::from(domain.into_text());
-        let (delivered, bounced) = match kind {
-            EventKind::Delivered => (1, 0),
-            EventKind::Bounced => (0, 1),
-        };
+        let (delivered, bounced) = counts(kind);
         Self {
             entries: smallvec![Entry {
                 end: names.len(),
@@ -117,6 +114,41 @@ impl Changes {
             delivered,
             bounced,
         });
+    }
+
+    /// Adds one event at the domain that this text names: what [`DomainName::parse`] and
+    /// [`Self::push`] do, without an allocation of its own for a plain name.
+    ///
+    /// # Errors
+    /// When the text names no domain. Nothing is added then.
+    pub fn parse_push(&mut self, text: &str, kind: EventKind) -> Result<(), InvalidDomainName> {
+        let (delivered, bounced) = counts(kind);
+        if is_plain(text) {
+            let start = self.names.len();
+            self.names.push_str(text);
+            self.names[start..].make_ascii_lowercase();
+            self.entries.push(Entry {
+                end: self.names.len(),
+                delivered,
+                bounced,
+            });
+        } else {
+            let name = DomainName::parse(text)?;
+            self.push(name.borrowed(), delivered, bounced);
+        }
+        Ok(())
+    }
+
+    /// The sum over all domains: delivered, bounced.
+    pub fn sums(&self) -> (u64, u64) {
+        self.entries
+            .iter()
+            .fold((0, 0), |(delivered, bounced), entry| {
+                (
+                    delivered + u64::from(entry.delivered),
+                    bounced + u64::from(entry.bounced),
+                )
+            })
     }
 
     /// All of them, in the order they were added.
@@ -141,6 +173,14 @@ impl Changes {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+/// Delivered, bounced.
+fn counts(kind: EventKind) -> (u32, u32) {
+    match kind {
+        EventKind::Delivered => (1, 0),
+        EventKind::Bounced => (0, 1),
     }
 }
 
@@ -258,7 +298,33 @@ mod tests {
         assert_eq!(all, [("example.com", 0, 1)]);
     }
 
+    /// Texts that are names, nearly so, or not at all.
+    fn texts() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-zA-Z0-9-]{1,4}(\\.[a-zA-Z0-9-]{1,4}){0,3}\\.?",
+            "[a-z]{62,64}(\\.[a-z]{60,64}){0,4}",
+            "(xn--|XN--|ab--|0x)[a-f0-9-]{0,4}(\\.[a-z0-9]{1,3}){0,2}",
+            "[a-zü☕。_. ]{0,8}",
+            "[0-9.]{1,9}",
+            ".{0,20}",
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn a_text_is_pushed_as_the_name_it_is(texts in prop::collection::vec(texts(), 0..20)) {
+            let (mut pushed, mut expected) = (Changes::default(), Changes::default());
+            for text in &texts {
+                let name = DomainName::parse(text);
+                if let Ok(name) = &name {
+                    expected.push(name.borrowed(), 0, 1);
+                }
+                prop_assert_eq!(pushed.parse_push(text, EventKind::Bounced), name.map(drop), "{:?}", text);
+            }
+            prop_assert_eq!(pushed.sums(), (0, expected.len() as u64));
+            prop_assert_eq!(pushed, expected);
+        }
+
         #[test]
         fn folding_adds_up_and_sorts(
             groups in prop::collection::vec(prop::collection::vec((0u8..6, 0u32..9, 0u32..9), 0..6), 0..8)
