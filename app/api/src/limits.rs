@@ -27,8 +27,12 @@ pub struct Settings {
     /// The longest head: request line and header fields. A longer one is answered 431. The parser
     /// itself refuses 131,072 bytes and more than 96 fields, whatever is set here.
     pub max_head_bytes: NonZeroUsize,
-    /// The longest body; a longer one is answered 413.
+    /// The longest body, as it is sent and decoded; a longer one is answered 413.
     pub max_body_bytes: NonZeroU64,
+    /// What all bodies together may take while their requests are answered; over it, 503. At least
+    /// twice the longest one, for an encoded body stands beside its decoded form for a moment. What
+    /// is made of a body takes about as much again.
+    pub max_bodies_bytes: NonZeroU64,
     /// How long a client may take to send a connection's first head, and each body; then 408.
     pub read_timeout_ms: NonZeroU64,
     /// How long a request may take to be answered once it is read; then 503.

@@ -1,7 +1,9 @@
 //! What happens to every request, in one pass: its id, its limits, its panics, its metrics and
 //! its line in the log.
 
+mod body;
 mod content;
+mod events;
 mod observation;
 mod request_id;
 
@@ -17,6 +19,8 @@ use foundation::telemetry::continue_trace;
 use futures_util::FutureExt;
 use tracing::Instrument;
 
+pub(crate) use body::{Bodies, Body, Held};
+pub(crate) use events::BulkEvents;
 pub(crate) use observation::HttpMetrics;
 pub(crate) use request_id::RequestId;
 
@@ -32,12 +36,14 @@ use observation::Observer;
 pub(crate) struct Shared {
     pub(crate) settings: Arc<Settings>,
     pub(crate) metrics: HttpMetrics,
+    pub(crate) bodies: Bodies,
 }
 
 /// Stands before the handlers of one route, in one worker.
 pub(crate) struct Gate {
     route: Route,
     settings: Arc<Settings>,
+    bodies: Bodies,
     observer: Observer,
 }
 
@@ -52,6 +58,7 @@ impl Gate {
         Rc::new(Self {
             route,
             settings: Arc::clone(&shared.settings),
+            bodies: shared.bodies.clone(),
             observer: Observer::new(route, &shared.metrics, shared.settings.request_log),
         })
     }
@@ -103,8 +110,8 @@ impl Gate {
         ServiceResponse::new(http, response)
     }
 
-    /// Lets a request through that keeps the limits, after its content is read: no route takes
-    /// any, so that what is declared is thrown away, and the connection stays in step.
+    /// Lets a request through that keeps the limits, after its content is read, so that the
+    /// connection stays in step. Where none is taken, what is declared is thrown away.
     async fn admit(&self, request: &mut ServiceRequest) -> Result<(), Refused> {
         let head = request.head();
         if head.uri.path().len() > self.settings.max_path_bytes.get() {
@@ -117,6 +124,16 @@ impl Gate {
             return Ok(());
         }
         let mut unread = request.take_payload();
+        if self.route.takes_content && self.route.methods.contains(request.method()) {
+            let read = body::read(&mut unread, request.headers(), &self.settings, &self.bodies);
+            return match read.await {
+                Ok(body) => {
+                    request.extensions_mut().insert(body);
+                    Ok(())
+                }
+                Err(kind) => Err(Refused::new(kind, unread)),
+            };
+        }
         match content::discard(&mut unread, request.headers(), &self.settings).await {
             // A path or a method that is not served says so before its content is judged.
             Ok(content) if content && self.route.methods.contains(request.method()) => {

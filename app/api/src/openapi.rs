@@ -23,7 +23,7 @@ use crate::{
     docs, email_domains, health,
     middleware::RequestId,
     problem::{self, FieldError, Kind, Problem},
-    routes::{self, EVERYWHERE},
+    routes::{self, EVERYWHERE, Route},
     server::State,
 };
 
@@ -45,9 +45,11 @@ Every answer to a request whose head was read has an `X-Request-Id`.",
     paths(
         email_domains::handlers::delivered,
         email_domains::handlers::bounced,
+        email_domains::handlers::bulk,
         email_domains::handlers::verdict,
         email_domains::handlers::domain,
         email_domains::handlers::domains,
+        email_domains::handlers::lookup,
         email_domains::handlers::stats,
         health::livez,
         health::readyz,
@@ -103,7 +105,7 @@ impl Modify for Completed {
                 continue;
             };
             for operation in operations(item) {
-                complete(operation, route.problems);
+                complete(operation, route);
             }
         }
     }
@@ -132,9 +134,12 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     .flatten()
 }
 
-fn complete(operation: &mut Operation, problems: &[Kind]) {
+fn complete(operation: &mut Operation, route: Route) {
     let mut by_status: BTreeMap<u16, Vec<Kind>> = BTreeMap::new();
-    for kind in problems.iter().chain(EVERYWHERE) {
+    let everywhere = EVERYWHERE
+        .iter()
+        .filter(|kind| !(route.takes_content && **kind == Kind::ContentNotSupported));
+    for kind in route.problems.iter().chain(everywhere) {
         by_status
             .entry(kind.status().as_u16())
             .or_default()
@@ -174,6 +179,14 @@ fn failure(kinds: &[Kind]) -> Response {
             Kind::InvalidDomain => vec![FieldError::new("domain", "a domain name cannot be empty")],
             Kind::InvalidQuery => vec![FieldError::new("color", "unknown parameter")],
             Kind::NotReady => vec![FieldError::new("store", "unavailable")],
+            Kind::InvalidEvents => vec![FieldError {
+                line: Some(3),
+                ..FieldError::new("domain", "a domain name cannot be empty")
+            }],
+            Kind::InvalidLookup => vec![FieldError {
+                index: Some(0),
+                ..FieldError::new("domains", "a domain name cannot be empty")
+            }],
             _ => Vec::new(),
         };
         let document = Problem::with_errors(*kind, errors).document(&request);
@@ -194,18 +207,37 @@ fn failure(kinds: &[Kind]) -> Response {
     let response = ResponseBuilder::new()
         .description(details.join("\n\n"))
         .content(problem::MEDIA_TYPE, content);
-    if kinds.iter().any(|kind| kind.retry_after_s().is_some()) {
-        response.header("Retry-After", retry_after()).build()
-    } else {
-        response.build()
-    }
+    let headers = [
+        (
+            "Retry-After",
+            retry_after(),
+            kinds.iter().any(|kind| kind.retry_after_s().is_some()),
+        ),
+        (
+            "Accept",
+            text_header("The media types that are read."),
+            kinds.contains(&Kind::MediaTypeNotSupported),
+        ),
+        (
+            "Accept-Encoding",
+            text_header("The content encodings that are read."),
+            kinds.contains(&Kind::EncodingNotSupported),
+        ),
+    ];
+    let sent = headers.into_iter().filter(|(.., sent)| *sent);
+    sent.fold(response, |response, (name, header, _)| {
+        response.header(name, header)
+    })
+    .build()
 }
 
 fn request_id() -> Header {
+    text_header("The request's id: the one that was sent, or a new one.")
+}
+
+fn text_header(description: &str) -> Header {
     HeaderBuilder::new()
-        .description(Some(
-            "The request's id: the one that was sent, or a new one.",
-        ))
+        .description(Some(description))
         .schema(Some(Object::with_type(Type::String)))
         .build()
 }

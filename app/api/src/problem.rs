@@ -31,14 +31,34 @@ pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 pub(crate) struct Problem {
     kind: Kind,
     errors: Vec<FieldError>,
-    allow: &'static [Method],
+    /// How many are wrong, if that may be more than there are errors.
+    invalid: Option<u64>,
+    /// What would be right instead.
+    hint: Option<Hint>,
     cause: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// What a request may have instead of what it has.
+#[derive(Clone, Copy, Debug)]
+enum Hint {
+    /// These methods.
+    Allow(&'static [Method]),
+    /// Content of these media types.
+    Accept(&'static str),
 }
 
 /// What is wrong with one part of a request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub(crate) struct FieldError {
-    /// A path or query parameter, or a check of `/readyz`.
+    /// The line of the content, counted from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 3)]
+    pub(crate) line: Option<u64>,
+    /// The index in the array, counted from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) index: Option<u64>,
+    /// A path or query parameter, a part of the content, or a check of `/readyz`.
     #[schema(example = "domain")]
     pub(crate) field: String,
     /// Why it is refused.
@@ -49,6 +69,8 @@ pub(crate) struct FieldError {
 impl FieldError {
     pub(crate) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
+            line: None,
+            index: None,
             field: field.into(),
             reason: reason.into(),
         }
@@ -80,6 +102,10 @@ pub(crate) struct Document {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     errors: Vec<FieldError>,
+    /// How many events or names are wrong; the errors tell of the first 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    invalid: Option<u64>,
 }
 
 impl Problem {
@@ -87,7 +113,8 @@ impl Problem {
         Self {
             kind,
             errors: Vec::new(),
-            allow: &[],
+            invalid: None,
+            hint: None,
             cause: None,
         }
     }
@@ -97,6 +124,23 @@ impl Problem {
         Self {
             errors,
             ..Self::new(kind)
+        }
+    }
+
+    /// One that names the first of so many that are wrong.
+    pub(crate) fn with_some_errors(kind: Kind, errors: Vec<FieldError>, invalid: u64) -> Self {
+        Self {
+            invalid: Some(invalid),
+            ..Self::with_errors(kind, errors)
+        }
+    }
+
+    /// The content is of none of these media types. A response says so in Accept (RFC 9110,
+    /// section 12.5.1).
+    pub(crate) fn media_type_not_supported(accepted: &'static str) -> Self {
+        Self {
+            hint: Some(Hint::Accept(accepted)),
+            ..Self::new(Kind::MediaTypeNotSupported)
         }
     }
 
@@ -111,7 +155,7 @@ impl Problem {
     /// The method is not one of these.
     pub(crate) fn method_not_allowed(allow: &'static [Method]) -> Self {
         Self {
-            allow,
+            hint: Some(Hint::Allow(allow)),
             ..Self::new(Kind::MethodNotAllowed)
         }
     }
@@ -152,15 +196,25 @@ impl Problem {
             detail: self.kind.detail(),
             instance: request.to_urn(),
             errors: self.errors.clone(),
+            invalid: self.invalid,
         }
     }
 
     /// The answer to one request.
     pub(crate) fn answer(&self, request: &RequestId) -> HttpResponse {
         let mut response = HttpResponse::build(self.kind.status());
-        if !self.allow.is_empty() {
-            let names: Vec<_> = self.allow.iter().map(Method::as_str).collect();
-            response.insert_header((header::ALLOW, names.join(", ")));
+        match self.hint {
+            Some(Hint::Allow(methods)) => {
+                let names: Vec<_> = methods.iter().map(Method::as_str).collect();
+                response.insert_header((header::ALLOW, names.join(", ")));
+            }
+            Some(Hint::Accept(media_types)) => {
+                response.insert_header((header::ACCEPT, media_types));
+            }
+            None => {}
+        }
+        if self.kind == Kind::EncodingNotSupported {
+            response.insert_header((header::ACCEPT_ENCODING, "gzip, zstd"));
         }
         if let Some(seconds) = self.kind.retry_after_s() {
             response.insert_header((header::RETRY_AFTER, seconds));

@@ -27,6 +27,8 @@ pub(crate) struct Route {
     pub(crate) methods: &'static [Method],
     /// Whether it is asked too often to log every request.
     pub(crate) hot: bool,
+    /// Whether its requests take content. Content that does not belong is refused.
+    pub(crate) takes_content: bool,
     /// The event a PUT to it is.
     pub(crate) event: Option<EventKind>,
     /// How it can fail, beside [`EVERYWHERE`].
@@ -47,6 +49,7 @@ pub(crate) const EVERYWHERE: &[Kind] = &[
 
 const GET: &[Method] = &[Method::GET, Method::HEAD];
 const PUT: &[Method] = &[Method::PUT];
+const POST: &[Method] = &[Method::POST];
 
 const RECORD: &[Kind] = &[
     Kind::InvalidDomain,
@@ -81,6 +84,37 @@ const VERDICT: Route = Route {
 const DOMAINS: Route = Route {
     problems: &[Kind::InvalidQuery, Kind::Overloaded, Kind::Unavailable],
     ..Route::get("/v1/domains")
+};
+const BULK: Route = Route {
+    methods: POST,
+    hot: true,
+    takes_content: true,
+    problems: &[
+        Kind::InvalidQuery,
+        Kind::InvalidEncoding,
+        Kind::MediaTypeNotSupported,
+        Kind::EncodingNotSupported,
+        Kind::InvalidEvents,
+        Kind::Overloaded,
+        Kind::Unavailable,
+        Kind::OutcomeUnknown,
+    ],
+    ..Route::get("/v1/events")
+};
+const LOOKUP: Route = Route {
+    methods: POST,
+    hot: true,
+    takes_content: true,
+    problems: &[
+        Kind::InvalidQuery,
+        Kind::InvalidEncoding,
+        Kind::MediaTypeNotSupported,
+        Kind::EncodingNotSupported,
+        Kind::InvalidLookup,
+        Kind::Overloaded,
+        Kind::Unavailable,
+    ],
+    ..Route::get("/v1/domains/lookup")
 };
 const STATS: Route = Route {
     problems: &[Kind::Overloaded, Kind::Unavailable],
@@ -120,6 +154,7 @@ impl Route {
             template,
             methods: GET,
             hot: false,
+            takes_content: false,
             event: None,
             problems: &[],
         }
@@ -131,7 +166,9 @@ pub(crate) fn table() -> Vec<(Route, Handler)> {
     vec![
         (DELIVERED, web::to(email_domains::delivered)),
         (BOUNCED, web::to(email_domains::bounced)),
+        (BULK, web::to(email_domains::bulk)),
         (VERDICT, web::to(email_domains::verdict)),
+        (LOOKUP, web::to(email_domains::lookup)),
         (DOMAIN, web::to(email_domains::domain)),
         (DOMAINS, web::to(email_domains::domains)),
         (STATS, web::to(email_domains::stats)),
@@ -156,8 +193,18 @@ pub(crate) fn configure(config: &mut ServiceConfig, shared: &Shared) {
             web::to(
                 move || async move { Err::<HttpResponse, _>(Problem::method_not_allowed(methods)) },
             );
+        let resource = match route.template {
+            // There may be a domain of that name: what is not for this route is for the next one
+            // that its path matches.
+            template if template == LOOKUP.template => {
+                web::resource(template).guard(fn_guard(move |context| {
+                    methods.contains(&context.head().method)
+                }))
+            }
+            template => web::resource(template),
+        };
         config.service(
-            web::resource(route.template)
+            resource
                 .route(handler.guard(allowed))
                 .default_service(refused)
                 .wrap(from_fn(move |request, next| {

@@ -18,7 +18,7 @@ use foundation::telemetry::Metrics;
 use crate::{
     health::Readiness,
     limits::{MAX_WORKERS, Settings},
-    middleware::{HttpMetrics, Shared},
+    middleware::{Bodies, BulkEvents, HttpMetrics, Shared},
     openapi, routes,
 };
 
@@ -41,6 +41,7 @@ pub(crate) struct State {
     pub(crate) store_name: &'static str,
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
+    pub(crate) bulk_events: BulkEvents,
     pub(crate) started: Instant,
     /// The API description, as it is sent.
     pub(crate) description: Bytes,
@@ -69,11 +70,13 @@ impl Server {
     /// [runs](Self::run).
     ///
     /// # Errors
-    /// When there is no address, one cannot be taken, or the metrics are registered already.
+    /// When there is no address, one cannot be taken, a setting is out of bounds, or the metrics are
+    /// registered already.
     pub fn bind(listen: &[SocketAddr], settings: &Settings, app: App) -> io::Result<Self> {
         let shared = Shared {
             metrics: HttpMetrics::register(&app.metrics).map_err(io::Error::other)?,
             settings: Arc::new(settings.clone()),
+            bodies: Bodies::default(),
         };
         let readiness = app.readiness.clone();
         let state = Data::new(State {
@@ -81,12 +84,17 @@ impl Server {
             store_name: app.store_name,
             metrics: app.metrics,
             readiness: app.readiness,
+            bulk_events: shared.metrics.bulk_events(),
             started: Instant::now(),
             description: openapi::rendered()?,
         });
         let workers = settings.worker_threads();
         if workers > MAX_WORKERS {
             let problem = format!("http.workers is at most {MAX_WORKERS}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        }
+        if settings.max_bodies_bytes.get() / 2 < settings.max_body_bytes.get() {
+            let problem = "http.max_bodies_bytes is at least twice http.max_body_bytes";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
         let mut http = HttpServer::new(move || {

@@ -19,7 +19,13 @@ fn assert_documented(description: &Value, path: &str, method: &str, answer: &Res
             .is_some_and(|text| !text.is_empty()),
         "{place}"
     );
-    for name in ["X-Request-Id", "Retry-After", "Location"] {
+    for name in [
+        "X-Request-Id",
+        "Retry-After",
+        "Location",
+        "Accept",
+        "Accept-Encoding",
+    ] {
         let sent = answer.field(&name.to_lowercase()).is_some();
         assert!(
             !sent || documented["headers"][name].is_object(),
@@ -78,6 +84,42 @@ async fn every_answer_is_as_documented() {
         let answer = server.ask("GET", target).await;
         assert_documented(&description, path, "get", &answer);
     }
+    for (path, target, content) in [
+        (
+            "/v1/events",
+            "/v1/events",
+            "{\"domain\":\"a.example\",\"type\":\"bounced\"}",
+        ),
+        ("/v1/events", "/v1/events?a=b", ""),
+        ("/v1/events", "/v1/events", "{}"),
+        (
+            "/v1/events",
+            "/v1/events",
+            "{\"domain\":\"ambiguous.example\",\"type\":\"bounced\"}",
+        ),
+        (
+            "/v1/domains/lookup",
+            "/v1/domains/lookup",
+            "{\"domains\":[\"a.example\"]}",
+        ),
+        ("/v1/domains/lookup", "/v1/domains/lookup?a=b", ""),
+        ("/v1/domains/lookup", "/v1/domains/lookup", "{}"),
+        (
+            "/v1/domains/lookup",
+            "/v1/domains/lookup",
+            "{\"domains\":[\"corrupt.example\"]}",
+        ),
+    ] {
+        for fields in [
+            &[("Content-Type", "application/json")][..],
+            &[("Content-Type", "text/plain")],
+            &[("Content-Encoding", "br")],
+            &[("Content-Encoding", "gzip")],
+        ] {
+            let answer = server.post(target, fields, content).await;
+            assert_documented(&description, path, "post", &answer);
+        }
+    }
     let answer = server
         .ask("PUT", "/v1/events/ambiguous.example/bounced")
         .await;
@@ -116,6 +158,40 @@ async fn every_reference_leads_somewhere_and_every_problem_has_an_example() {
     }
 }
 
+/// Every media type has an example, and every example is good.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_content_are_taken() {
+    let server = Running::start().await;
+    let description = server.ask("GET", "/openapi.json").await.json();
+    let mut media_types = Vec::new();
+    for (path, item) in description["paths"].as_object().unwrap() {
+        let Some(content) = item.pointer("/post/requestBody/content") else {
+            continue;
+        };
+        for (media_type, content) in content.as_object().unwrap() {
+            let example = match &content["example"] {
+                Value::String(text) => text.clone(),
+                value => value.to_string(),
+            };
+            let fields = [("Content-Type", media_type.as_str())];
+            let answer = server.post(path, &fields, example).await;
+            assert_eq!(answer.status, 200, "{path} {media_type}: {answer:?}");
+            media_types.push(media_type.clone());
+        }
+    }
+    media_types.sort();
+    assert_eq!(
+        media_types,
+        [
+            "application/cloudevents+json",
+            "application/cloudevents-batch+json",
+            "application/json",
+            "application/json",
+            "application/x-ndjson",
+        ]
+    );
+}
+
 /// What is answered has the fields its schema says, and no others.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_have_the_shape_of_their_schemas() {
@@ -126,6 +202,21 @@ async fn answers_have_the_shape_of_their_schemas() {
             .await;
     }
     let description = server.ask("GET", "/openapi.json").await.json();
+    let json = [("Content-Type", "application/json")];
+    let posted = [
+        ("/v1/events?on_invalid=skip", "[{}]", "Receipt"),
+        ("/v1/events", "[{}]", "Problem"),
+        (
+            "/v1/domains/lookup",
+            "{\"domains\":[\"a.example\"]}",
+            "Domains",
+        ),
+    ];
+    let mut answers = Vec::new();
+    for (target, content, schema) in posted {
+        let answer = server.post(target, &json, content).await.json();
+        answers.push((target, answer, schema));
+    }
     for (target, schema) in [
         ("/v1/domains/a.example", "Domain"),
         ("/v1/domains/never.example", "Domain"),
@@ -135,7 +226,9 @@ async fn answers_have_the_shape_of_their_schemas() {
         ("/nowhere", "Problem"),
         ("/v1/domains/bad%20name", "Problem"),
     ] {
-        let answer = server.ask("GET", target).await.json();
+        answers.push((target, server.ask("GET", target).await.json(), schema));
+    }
+    for (target, answer, schema) in answers {
         let schema = &description["components"]["schemas"][schema];
         let properties = schema["properties"].as_object().unwrap();
         for name in answer.as_object().unwrap().keys() {

@@ -87,12 +87,17 @@ async fn unknown_paths_and_methods() {
         let target = path
             .replace("{domain}", "a.example")
             .replace("{file}", "index.html");
-        let allow = if item.get("get").is_some() {
-            "GET, HEAD"
-        } else {
-            "PUT"
+        let allow = match path.as_str() {
+            "/v1/events" => "POST",
+            // But for its POST, it is a domain like any other.
+            "/v1/domains/lookup" => "GET, HEAD",
+            _ if item.get("get").is_some() => "GET, HEAD",
+            _ => "PUT",
         };
         for method in ["POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"] {
+            if item.get(method.to_lowercase()).is_some() {
+                continue;
+            }
             let answer = server.ask(method, &target).await;
             answer.problem(405, "method-not-allowed");
             assert_eq!(answer.field("allow"), Some(allow), "{method} {target}");

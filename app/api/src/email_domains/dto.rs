@@ -3,7 +3,7 @@
 use business::{
     email_domains::{
         model::DomainName,
-        service::{Standing, StandingsPage, Summary},
+        service::{Receipt, Standing, StandingsPage, Summary},
         verdict::Verdict,
     },
     kernel::UnixSeconds,
@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::request::cursor_text;
+use super::request::{Faults, cursor_text};
+use crate::problem::FieldError;
 
 /// What is known about a domain: `catch-all` when at least the threshold was delivered and nothing
 /// bounced, `not catch-all` when anything ever bounced, `unknown` otherwise.
@@ -94,6 +95,54 @@ impl From<StandingsPage> for DomainPageDto {
         Self {
             domains: domains.collect(),
             next: page.next.as_ref().map(cursor_text),
+        }
+    }
+}
+
+/// What became of the events of one request.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Receipt)]
+pub(crate) struct ReceiptDto {
+    /// Events that are counted.
+    #[schema(example = 998)]
+    accepted: u64,
+    /// Events that had been counted before.
+    #[schema(example = 0)]
+    duplicates: u64,
+    /// Events that are wrong and were left out, as `on_invalid=skip` allows.
+    #[schema(example = 2)]
+    skipped: u64,
+    /// The first 100 of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<FieldError>,
+}
+
+impl ReceiptDto {
+    pub(crate) fn new(receipt: &Receipt, skipped: Faults) -> Self {
+        Self {
+            accepted: receipt.delivered + receipt.bounced,
+            duplicates: receipt.duplicates,
+            skipped: skipped.count,
+            errors: skipped.errors,
+        }
+    }
+}
+
+/// The domains that were asked for, in the order in which they were.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Domains)]
+pub(crate) struct DomainsDto {
+    domains: Vec<DomainDto>,
+}
+
+impl From<Vec<(DomainName, Standing)>> for DomainsDto {
+    fn from(standings: Vec<(DomainName, Standing)>) -> Self {
+        let domains = standings
+            .iter()
+            .map(|(name, standing)| DomainDto::new(name, *standing));
+        Self {
+            domains: domains.collect(),
         }
     }
 }

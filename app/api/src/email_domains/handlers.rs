@@ -1,11 +1,11 @@
 //! The use cases.
 
 use actix_web::{HttpResponse, web::Data};
-use business::email_domains::model::EventKind;
+use business::email_domains::{model::EventKind, service::Receipt};
 
 use super::{
-    dto::{DomainDto, DomainPageDto, StatsDto, VerdictDto},
-    request::{DomainPath, ListQuery, Wanted},
+    dto::{DomainDto, DomainPageDto, DomainsDto, ReceiptDto, StatsDto, VerdictDto},
+    request::{CloudEvent, DomainPath, Events, EventsBody, ListQuery, LookupBody, Names, Wanted},
 };
 use crate::{problem::Problem, server::State};
 
@@ -40,6 +40,79 @@ pub(crate) async fn bounced(domain: DomainPath, state: Data<State>) -> Answer {
 async fn record(DomainPath(domain): DomainPath, kind: EventKind, state: &State) -> Answer {
     state.email_domains.record(domain, kind).await?;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// Counts many events at once.
+///
+/// All are checked before any is counted. One that is wrong refuses them all, unless
+/// `on_invalid=skip` is given. They count together or not at all, and are durable when this is
+/// answered. Sent twice they count twice.
+///
+/// Lines (`application/x-ndjson`) may end in CRLF, and blank ones are skipped. A CloudEvent (1.0)
+/// is taken in structured, batched and binary mode: in binary mode its attributes are the header
+/// fields `ce-specversion`, `ce-id`, `ce-source`, `ce-type` and `ce-subject`, and the content, of
+/// any media type, is not looked at. Content may be encoded with gzip or zstd.
+#[utoipa::path(
+    post, path = "/v1/events", tag = "events",
+    params(
+        (
+            "on_invalid" = Option<String>, Query, nullable = false, pattern = "^(refuse|skip)$",
+            description = "`skip` counts what is sound, and tells what is left out; `refuse`, if \
+                           not given, counts nothing when anything is wrong.",
+        ),
+        (
+            "Content-Encoding" = Option<String>, Header, nullable = false, example = "zstd",
+            description = "`gzip`, `zstd` or `identity`.",
+        ),
+    ),
+    request_body(
+        description = "Events, in one of these formats.",
+        content(
+            (
+                String = "application/x-ndjson",
+                example = "{\"domain\":\"example.com\",\"type\":\"delivered\"}\n{\"domain\":\"example.org\",\"type\":\"bounced\"}\n",
+            ),
+            (
+                Events = "application/json",
+                example = json!([
+                    {"domain": "example.com", "type": "delivered"},
+                    {"domain": "example.org", "type": "bounced"}
+                ]),
+            ),
+            (
+                CloudEvent<'static> = "application/cloudevents+json",
+                example = json!({
+                    "specversion": "1.0", "id": "1", "source": "/mail/1",
+                    "type": "email.delivered", "subject": "example.com"
+                }),
+            ),
+            (
+                Vec<CloudEvent<'static>> = "application/cloudevents-batch+json",
+                example = json!([{
+                    "specversion": "1.0", "id": "2", "source": "/mail/1",
+                    "type": "email.bounced", "subject": "example.org"
+                }]),
+            ),
+        ),
+    ),
+    responses((status = 200, description = "Counted.", body = ReceiptDto))
+)]
+pub(crate) async fn bulk(events: EventsBody, state: Data<State>) -> Answer {
+    let EventsBody {
+        members,
+        skipped,
+        held: _held,
+    } = events;
+    // All may be left out.
+    let receipt = if members.is_empty() {
+        Receipt::default()
+    } else {
+        let given = state.bulk_events.given(&members);
+        let receipt = state.email_domains.record_all(members).await?;
+        given.counted(&receipt);
+        receipt
+    };
+    Ok(HttpResponse::Ok().json(ReceiptDto::new(&receipt, skipped)))
 }
 
 /// The verdict on a domain.
@@ -84,6 +157,37 @@ pub(crate) async fn domain(
 ) -> Answer {
     let (domain, standing) = state.email_domains.standing(domain, freshness).await?;
     Ok(HttpResponse::Ok().json(DomainDto::new(&domain, standing)))
+}
+
+/// What is known of many domains.
+///
+/// In the order in which they are asked for, with one read of the store. A GET of this path asks
+/// for the domain named `lookup`.
+#[utoipa::path(
+    post, path = "/v1/domains/lookup", tag = "domains",
+    params(
+        (
+            "Cache-Control" = Option<String>, Header, nullable = false, example = "no-cache",
+            description = "`no-cache` or `max-age=0` asks the store itself, past every cache.",
+        ),
+        (
+            "Content-Encoding" = Option<String>, Header, nullable = false, example = "gzip",
+            description = "`gzip`, `zstd` or `identity`.",
+        ),
+    ),
+    request_body(content(
+        (Names<'static> = "application/json", example = json!({"domains": ["example.com"]})),
+    )),
+    responses((status = 200, description = "Their verdicts and counts.", body = DomainsDto))
+)]
+pub(crate) async fn lookup(asked: LookupBody, state: Data<State>) -> Answer {
+    let LookupBody {
+        domains,
+        freshness,
+        held: _held,
+    } = asked;
+    let standings = state.email_domains.standings(domains, freshness).await?;
+    Ok(HttpResponse::Ok().json(DomainsDto::from(standings)))
 }
 
 /// The domains that were ever seen, page by page.

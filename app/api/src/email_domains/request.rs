@@ -1,5 +1,11 @@
 //! What is read from a request, checked.
 
+mod bulk;
+mod cloud_event;
+mod event;
+mod faults;
+mod lookup;
+
 use std::{
     future::{Ready, ready},
     num::NonZeroU16,
@@ -19,6 +25,13 @@ use business::email_domains::{
 };
 use percent_encoding::percent_decode_str;
 
+pub(crate) use self::{
+    bulk::EventsBody,
+    cloud_event::CloudEvent,
+    event::Events,
+    faults::Faults,
+    lookup::{LookupBody, Names},
+};
 use crate::problem::{FieldError, Kind, Problem};
 
 /// Domains on a page, if nothing is said.

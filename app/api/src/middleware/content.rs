@@ -1,4 +1,5 @@
-//! The content of requests: read under a deadline and up to a bound, then thrown away.
+//! The content of requests that take none: read under a deadline and up to a bound, then thrown
+//! away.
 
 use std::{
     pin::Pin,
@@ -21,19 +22,25 @@ pub(super) fn is_declared(headers: &HeaderMap) -> bool {
     headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING)
 }
 
+/// Refuses content that says itself that it is too large.
+pub(super) fn check_declared(headers: &HeaderMap, settings: &Settings) -> Result<(), Kind> {
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
+    match declared {
+        Some(length) if length > settings.max_body_bytes.get() => Err(Kind::ContentTooLarge),
+        _ => Ok(()),
+    }
+}
+
 /// Reads content to its end. True if there was any: chunked content may turn out to be empty.
 pub(super) async fn discard(
     payload: &mut Payload,
     headers: &HeaderMap,
     settings: &Settings,
 ) -> Result<bool, Kind> {
+    check_declared(headers, settings)?;
     let limit = settings.max_body_bytes.get();
-    let declared = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
-    if declared.is_some_and(|length| length > limit) {
-        return Err(Kind::ContentTooLarge);
-    }
     let reading = async {
         let mut length = 0_u64;
         while let Some(chunk) = payload.next().await {

@@ -6,13 +6,13 @@ use std::{
 };
 
 use actix_web::http::{Method, StatusCode};
-use business::email_domains::model::EventKind;
 use foundation::telemetry::{Metrics, metrics::DURATION_SECONDS};
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
-};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts};
 
-use super::RequestId;
+use super::{
+    RequestId,
+    events::{BulkEvents, EventCounters},
+};
 use crate::{
     limits::{HotRoutes, RequestLog},
     problem::Problem,
@@ -52,8 +52,8 @@ impl HttpMetrics {
         let events = IntCounterVec::new(
             Opts::new(
                 "catchall_events_total",
-                "Events sent one by one: counted, refused (4xx), or failed (5xx, or the client \
-                 left), which may have been counted.",
+                "Events sent: counted, refused (4xx; only those sent one by one), or failed (5xx, or \
+                 the client left), which may have been counted.",
             ),
             &["kind", "outcome"],
         )?;
@@ -65,6 +65,12 @@ impl HttpMetrics {
             active,
             events,
         })
+    }
+}
+
+impl HttpMetrics {
+    pub(crate) fn bulk_events(&self) -> BulkEvents {
+        BulkEvents::new(&self.events)
     }
 }
 
@@ -81,12 +87,6 @@ pub(super) struct Observer {
     events: Option<EventCounters>,
 }
 
-struct EventCounters {
-    counted: IntCounter,
-    refused: IntCounter,
-    failed: IntCounter,
-}
-
 /// One request that is being answered. Dropped without an end, the client went away.
 pub(super) struct Observation<'a> {
     observer: &'a Observer,
@@ -98,21 +98,15 @@ pub(super) struct Observation<'a> {
 
 impl Observer {
     pub(super) fn new(route: Route, metrics: &HttpMetrics, log: RequestLog) -> Self {
-        let counters = |kind: EventKind| {
-            let counter = |outcome| metrics.events.with_label_values(&[kind.as_str(), outcome]);
-            EventCounters {
-                counted: counter("counted"),
-                refused: counter("refused"),
-                failed: counter("failed"),
-            }
-        };
         Self {
             route,
             log,
             unlogged: Cell::new(0),
             metrics: metrics.clone(),
             durations: RefCell::default(),
-            events: route.event.map(counters),
+            events: route
+                .event
+                .map(|kind| EventCounters::new(&metrics.events, kind)),
         }
     }
 

@@ -7,12 +7,17 @@ pub(crate) enum Kind {
     InvalidDomain,
     InvalidQuery,
     InvalidContent,
+    InvalidEncoding,
     NotFound,
     MethodNotAllowed,
     ReadTimeout,
     ContentTooLarge,
     PathTooLong,
     ContentNotSupported,
+    MediaTypeNotSupported,
+    EncodingNotSupported,
+    InvalidEvents,
+    InvalidLookup,
     MarkMismatch,
     HeadTooLarge,
     Internal,
@@ -25,16 +30,21 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::InvalidDomain,
         Self::InvalidQuery,
         Self::InvalidContent,
+        Self::InvalidEncoding,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::ReadTimeout,
         Self::ContentTooLarge,
         Self::PathTooLong,
         Self::ContentNotSupported,
+        Self::MediaTypeNotSupported,
+        Self::EncodingNotSupported,
+        Self::InvalidEvents,
+        Self::InvalidLookup,
         Self::MarkMismatch,
         Self::HeadTooLarge,
         Self::Internal,
@@ -103,6 +113,13 @@ impl Kind {
                 "Content broken off",
                 "The content does not end where the head says, or its chunks are malformed.",
             ),
+            Self::InvalidEncoding => (
+                StatusCode::BAD_REQUEST,
+                "invalid-encoding",
+                "Content cannot be decoded",
+                "The content is not what its Content-Encoding says, is cut off, or asks for more \
+                 memory than a decoder gets. Nothing was done.",
+            ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
                 "not-found",
@@ -125,7 +142,8 @@ impl Kind {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "content-too-large",
                 "Content too large",
-                "The content is larger than the server is set to read. Nothing was done.",
+                "The content, as it is sent or decoded, is larger than the server is set to read. \
+                 Nothing was done.",
             ),
             Self::PathTooLong => (
                 StatusCode::URI_TOO_LONG,
@@ -138,6 +156,34 @@ impl Kind {
                 "content-not-supported",
                 "Content not supported",
                 "This request takes no content, of whatever media type. Nothing was done.",
+            ),
+            Self::MediaTypeNotSupported => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "media-type-not-supported",
+                "Media type not supported",
+                "The content is of no media type that is read here; the Accept header lists \
+                 those that are. Nothing was done.",
+            ),
+            Self::EncodingNotSupported => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "content-encoding-not-supported",
+                "Content encoding not supported",
+                "The content is encoded in a way that is not read here, or twice; the \
+                 Accept-Encoding header lists what is read. Nothing was done.",
+            ),
+            Self::InvalidEvents => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid-events",
+                "Invalid events",
+                "There is no event in the content, or some that are wrong: `invalid` says how \
+                 many, and the errors name the first of them. Nothing was counted.",
+            ),
+            Self::InvalidLookup => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid-lookup",
+                "Invalid lookup",
+                "The content is no list of domain names, too long, or some names are wrong: \
+                 `invalid` says how many, and the errors name the first of them.",
             ),
             Self::MarkMismatch => (
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -162,7 +208,8 @@ impl Kind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
                 "Overloaded",
-                "More requests wait than the server may hold. Nothing was done: try again.",
+                "More requests wait, or more of their content, than the server may hold. Nothing \
+                 was done: try again.",
             ),
             Self::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -174,14 +221,14 @@ impl Kind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "outcome-unknown",
                 "Outcome unknown",
-                "The store was lost while it wrote. The event may have been counted: sent \
+                "The store was lost while it wrote. The event, or all of a request, may have been counted: sent \
                  again, it may count twice.",
             ),
             Self::AnswerTimeout => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "answer-timeout",
                 "Not answered in time",
-                "The server did not finish in time. An event may still be counted: sent again, \
+                "The server did not finish in time. What was sent may still be counted: sent again, \
                  it may count twice.",
             ),
             Self::NotReady => (

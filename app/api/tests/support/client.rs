@@ -55,6 +55,25 @@ impl Connection {
         self.answer(method == "HEAD").await
     }
 
+    /// A POST of this content.
+    pub async fn post(
+        &mut self,
+        target: &str,
+        fields: &[(&str, &str)],
+        content: impl AsRef<[u8]>,
+    ) -> Response {
+        let length = content.as_ref().len().to_string();
+        let fields: String = [("Content-Length", length.as_str())]
+            .iter()
+            .chain(fields)
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let head = format!("POST {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
+        self.send([head.as_bytes(), content.as_ref()].concat())
+            .await;
+        self.answer(false).await
+    }
+
     /// The next answer. That to a HEAD has no body, whatever its head says.
     pub async fn answer(&mut self, to_head: bool) -> Response {
         let end = loop {

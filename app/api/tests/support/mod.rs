@@ -56,6 +56,7 @@ pub fn settings(changed: &serde_json::Value) -> Settings {
         "max_path_bytes": 2048,
         "max_head_bytes": 16384,
         "max_body_bytes": 65536,
+        "max_bodies_bytes": 16_777_216,
         "read_timeout_ms": 20_000,
         "answer_timeout_ms": 20_000,
         "keep_alive_ms": 20_000,
@@ -133,6 +134,29 @@ impl Running {
 
     pub async fn ask_with(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> Response {
         self.connect().await.ask(method, target, fields).await
+    }
+
+    /// One POST on a connection of its own, which goes on behind it.
+    pub async fn post(
+        &self,
+        target: &str,
+        fields: &[(&str, &str)],
+        content: impl AsRef<[u8]>,
+    ) -> Response {
+        let mut connection = self.connect().await;
+        let answer = connection.post(target, fields, content).await;
+        if answer.field("connection") != Some("close") {
+            assert_eq!(connection.ask("GET", "/livez", &[]).await.status, 200);
+        }
+        answer
+    }
+
+    /// What is counted of a domain: delivered, bounced.
+    pub async fn counts(&self, domain: &str) -> (u64, u64) {
+        let target = format!("/v1/domains/{domain}");
+        let answer = self.ask("GET", &target).await.json();
+        let count = |name: &str| answer[name].as_u64().unwrap();
+        (count("delivered"), count("bounced"))
     }
 
     /// The value of a series of `/metrics`, if it is there.

@@ -28,6 +28,10 @@ pub const SECRET: &str = "host=db.internal password=hunter2";
 #[derive(Debug)]
 pub struct Store {
     tallies: Mutex<BTreeMap<String, Tally>>,
+    /// How many members each group had.
+    pub groups: Mutex<Vec<usize>>,
+    /// How many reads there were of domains.
+    pub reads: AtomicUsize,
     /// How fresh the last read had to be.
     pub freshness: Mutex<Option<Freshness>>,
     /// How many writes wait at `held.example`.
@@ -52,6 +56,8 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             tallies: Mutex::default(),
+            groups: Mutex::default(),
+            reads: AtomicUsize::default(),
             freshness: Mutex::default(),
             held: AtomicUsize::new(0),
             release: Semaphore::new(0),
@@ -106,9 +112,13 @@ fn verdict(tally: &Tally) -> Verdict {
 impl DomainTallies for Store {
     async fn record(&self, group: &Group) -> Result<Recorded, PortError> {
         let outcomes = resolve_marks(&group.members, |_| None);
-        for change in fold(&group.members, &outcomes) {
+        let changes = fold(&group.members, &outcomes);
+        for change in &changes {
             self.reach(change.domain.as_str(), "record").await?;
-            let mut tallies = self.tallies.lock().unwrap();
+        }
+        self.groups.lock().unwrap().push(group.members.len());
+        let mut tallies = self.tallies.lock().unwrap();
+        for change in changes {
             let tally = tallies
                 .entry(change.domain.as_str().to_owned())
                 .or_default();
@@ -126,6 +136,7 @@ impl DomainTallies for Store {
         freshness: Freshness,
     ) -> Result<Vec<Tally>, PortError> {
         *self.freshness.lock().unwrap() = Some(freshness);
+        self.reads.fetch_add(1, Ordering::SeqCst);
         for domain in domains {
             self.reach(domain.as_str(), "get").await?;
         }

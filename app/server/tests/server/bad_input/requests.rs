@@ -133,7 +133,6 @@ pub(super) fn paths() -> Vec<Case> {
         "/v1/domain",
         "/v1/domain/",
         "/v1/domains/a.example/more",
-        "/v1/events",
         "/v1/events/a.example",
         "/v1/events/a.example/",
         "/v1/events//delivered",
@@ -189,6 +188,11 @@ pub(super) fn methods() -> Vec<Case> {
         ] {
             cases.push((request(&format!("{method} {path}")), Allow("PUT")));
         }
+    }
+    for method in [
+        "GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "post",
+    ] {
+        cases.push((request(&format!("{method} /v1/events")), Allow("POST")));
     }
     for path in [
         "/v1/domain/a.example",

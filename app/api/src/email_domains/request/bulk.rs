@@ -1,0 +1,309 @@
+//! Many events in one request.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    future::{Ready, ready},
+};
+
+use actix_web::{
+    FromRequest, HttpMessage as _, HttpRequest,
+    dev::Payload,
+    http::header::{CONTENT_TYPE, HeaderMap},
+    web::Query,
+};
+use business::email_domains::model::{Changes, EventKind, Member};
+use serde::{
+    Deserializer as _,
+    de::{SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::{
+    cloud_event::{self, CloudEvent},
+    event::{self, is_blank},
+    faults::{Fault, Faults, Place},
+};
+use crate::{
+    middleware::{Body, Held},
+    problem::{FieldError, Kind, Problem},
+};
+
+/// What events may be sent as, beside CloudEvents in header fields.
+const MEDIA_TYPES: &str = "application/x-ndjson, application/json, application/cloudevents+json, \
+                           application/cloudevents-batch+json";
+
+/// The events of one request: all of them are sound, or those that are not may be skipped.
+pub(crate) struct EventsBody {
+    /// What each counts once as a whole.
+    pub(crate) members: Vec<Member>,
+    /// What is left out.
+    pub(crate) skipped: Faults,
+    /// The memory they take is the body's.
+    pub(crate) held: Held,
+}
+
+impl FromRequest for EventsBody {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(read(request))
+    }
+}
+
+fn read(request: &HttpRequest) -> Result<EventsBody, Problem> {
+    let skips = skips(request.query_string())?;
+    let Body { bytes, held } = request
+        .extensions_mut()
+        .remove::<Body>()
+        .unwrap_or_default();
+    let format = Format::of(request.headers())?;
+    let refuse = |faults: Faults| {
+        Problem::with_some_errors(Kind::InvalidEvents, faults.errors, faults.count)
+    };
+    let events = Events::read(format, request.headers(), &bytes)
+        .map_err(|fault| refuse(Faults::of_whole(fault)))?;
+    if events.faults.count > 0 && !skips {
+        return Err(refuse(events.faults));
+    }
+    Ok(EventsBody {
+        members: events.members,
+        skipped: events.faults,
+        held,
+    })
+}
+
+/// The query: whether what is wrong may be skipped.
+fn skips(query: &str) -> Result<bool, Problem> {
+    let pairs = Query::<Vec<(String, String)>>::from_query(query)
+        .map_err(|_| Problem::new(Kind::InvalidQuery))?
+        .into_inner();
+    let (name, reason) = match pairs.as_slice() {
+        [] => return Ok(false),
+        [(name, value)] if name == "on_invalid" => match value.as_str() {
+            "refuse" => return Ok(false),
+            "skip" => return Ok(true),
+            _ => (name, "must be refuse or skip"),
+        },
+        pairs => match pairs.iter().find(|(name, _)| name != "on_invalid") {
+            Some((unknown, _)) => (unknown, "unknown parameter"),
+            None => (&pairs[0].0, "stands twice"),
+        },
+    };
+    let error = FieldError::new(name, reason);
+    Err(Problem::with_errors(Kind::InvalidQuery, vec![error]))
+}
+
+/// How events are written down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Format {
+    Lines,
+    Json,
+    CloudEvent,
+    CloudEvents,
+    /// A CloudEvent whose attributes are header fields.
+    Binary,
+}
+
+impl Format {
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let media_type = media_type(headers);
+        match media_type.as_str() {
+            "application/cloudevents+json" => Ok(Self::CloudEvent),
+            "application/cloudevents-batch+json" => Ok(Self::CloudEvents),
+            // In a format of events that is not known. Not the data of one in binary mode.
+            other if other.starts_with("application/cloudevents") => {
+                Err(Problem::media_type_not_supported(MEDIA_TYPES))
+            }
+            _ if cloud_event::is_in(headers) => Ok(Self::Binary),
+            "application/x-ndjson" => Ok(Self::Lines),
+            "application/json" => Ok(Self::Json),
+            _ => Err(Problem::media_type_not_supported(MEDIA_TYPES)),
+        }
+    }
+}
+
+/// What the content is, without parameters: JSON has none (RFC 8259, section 11), and is UTF-8
+/// whatever is said.
+pub(super) fn media_type(headers: &HeaderMap) -> String {
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok()?.split(';').next())
+        .map(|media_type| media_type.trim().to_ascii_lowercase())
+        .unwrap_or_default()
+}
+
+#[derive(Default)]
+struct Events {
+    members: Vec<Member>,
+    faults: Faults,
+}
+
+impl Events {
+    /// Reads all there are, also behind one that is wrong.
+    ///
+    /// # Errors
+    /// When no events can be made out, or there is none.
+    fn read(format: Format, headers: &HeaderMap, body: &[u8]) -> Result<Self, Fault> {
+        let mut events = Self::default();
+        match format {
+            Format::Lines => events.read_lines(body),
+            Format::Json => events.read_json(text(body)?)?,
+            Format::CloudEvents => {
+                let text = text(body)?;
+                each_element(text, |index, event| {
+                    events.read_cloud_event(Place::Index(index), event);
+                    Ok(())
+                })
+                .map_err(|error| not_json(&error))?;
+            }
+            Format::CloudEvent => events.read_cloud_event(Place::Whole, text(body)?),
+            Format::Binary => {
+                let event = cloud_event::from_headers(headers);
+                events.take_cloud_event(Place::Whole, event);
+            }
+        }
+        if events.members.is_empty() && events.faults.count == 0 {
+            return Err(Fault::new("content", "there is no event"));
+        }
+        Ok(events)
+    }
+
+    fn read_lines(&mut self, body: &[u8]) {
+        let mut changes = Changes::default();
+        let mut number = 0;
+        match std::str::from_utf8(body) {
+            Ok(text) => {
+                for line in text.split('\n') {
+                    number += 1;
+                    if !is_empty(line) {
+                        self.take(&mut changes, Place::Line(number), event::parse(line));
+                    }
+                }
+            }
+            Err(_) => {
+                for line in body.split(|byte| *byte == b'\n') {
+                    number += 1;
+                    match text(line) {
+                        Ok(line) if is_empty(line) => {}
+                        Ok(line) => {
+                            self.take(&mut changes, Place::Line(number), event::parse(line));
+                        }
+                        Err(fault) => self.faults.add(Place::Line(number), fault),
+                    }
+                }
+            }
+        }
+        self.push(changes);
+    }
+
+    fn read_json(&mut self, text: &str) -> Result<(), Fault> {
+        let mut changes = Changes::default();
+        if text.trim_start_matches(is_blank).starts_with('[') {
+            each_element(text, |index, event| {
+                self.take(&mut changes, Place::Index(index), event::parse(event));
+                Ok(())
+            })
+            .map_err(|error| not_json(&error))?;
+        } else if !is_empty(text) {
+            self.take(&mut changes, Place::Whole, event::parse(text));
+        }
+        self.push(changes);
+        Ok(())
+    }
+
+    fn read_cloud_event(&mut self, place: Place, text: &str) {
+        if place != Place::Whole || !is_empty(text) {
+            self.take_cloud_event(place, event::from_object(text));
+        }
+    }
+
+    /// A CloudEvent is a member of its own.
+    fn take_cloud_event(&mut self, place: Place, event: Result<CloudEvent<'_>, Fault>) {
+        let mut changes = Changes::default();
+        let pushed = event.and_then(|event| {
+            let (domain, kind) = event.event()?;
+            push_event(&mut changes, "subject", domain, kind)
+        });
+        match pushed {
+            Ok(()) => self.push(changes),
+            Err(fault) => self.faults.add(place, fault),
+        }
+    }
+
+    fn take(
+        &mut self,
+        changes: &mut Changes,
+        place: Place,
+        event: Result<(Cow<'_, str>, EventKind), Fault>,
+    ) {
+        let pushed = event.and_then(|(domain, kind)| push_event(changes, "domain", &domain, kind));
+        if let Err(fault) = pushed {
+            self.faults.add(place, fault);
+        }
+    }
+
+    fn push(&mut self, changes: Changes) {
+        if !changes.is_empty() {
+            self.members.push(Member {
+                mark: None,
+                changes,
+            });
+        }
+    }
+}
+
+fn push_event(
+    changes: &mut Changes,
+    field: &'static str,
+    domain: &str,
+    kind: EventKind,
+) -> Result<(), Fault> {
+    changes
+        .parse_push(domain, kind)
+        .map_err(|invalid| Fault::new(field, invalid.to_string()))
+}
+
+fn is_empty(text: &str) -> bool {
+    text.chars().all(is_blank)
+}
+
+pub(super) fn text(bytes: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(bytes).map_err(|_| Fault::new("content", "is not UTF-8"))
+}
+
+/// Of a whole body, so that where it stands helps.
+fn not_json(error: &serde_json::Error) -> Fault {
+    Fault::new("content", error.to_string())
+}
+
+/// Goes through a JSON array, element by element, as they are written. What `take` returns as an
+/// error ends it.
+pub(super) fn each_element<'a>(
+    json: &'a str,
+    take: impl FnMut(u64, &'a str) -> Result<(), &'static str>,
+) -> serde_json::Result<()> {
+    struct Elements<F>(F);
+
+    impl<'a, F: FnMut(u64, &'a str) -> Result<(), &'static str>> Visitor<'a> for Elements<F> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'a>>(mut self, mut elements: A) -> Result<(), A::Error> {
+            let mut index = 0;
+            while let Some(element) = elements.next_element::<&RawValue>()? {
+                self.0(index, element.get()).map_err(serde::de::Error::custom)?;
+                index += 1;
+            }
+            Ok(())
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(json);
+    json.deserialize_seq(Elements(take))?;
+    json.end()
+}
