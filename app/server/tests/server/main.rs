@@ -4,6 +4,7 @@
 //! | file | what must hold |
 //! | --- | --- |
 //! | `first_steps` | every store counts, judges, lists and measures alike |
+//! | `bulk` | the largest bodies count whole on every store |
 //! | `restarts` | a restart loses nothing, not even a reader's place in a list |
 //! | `kills` | what was acknowledged outlives `kill -9` |
 //! | `drain` | what was acknowledged outlives SIGTERM, which is obeyed |
@@ -22,6 +23,7 @@
 )]
 
 mod bad_input;
+mod bulk;
 mod drain;
 mod first_steps;
 mod kills;
