@@ -171,6 +171,11 @@ mod tests {
                 "trailing characters",
             ),
             (
+                "{\"domain\":\"a\u{1f}\",\"type\":\"bounced\"}",
+                "event",
+                "control character (\\u0000-\\u001F) found while parsing a string",
+            ),
+            (
                 r#"{"domain":"a","type":"Bounced"}"#,
                 "type",
                 "must be `delivered` or `bounced`",
@@ -198,7 +203,22 @@ mod tests {
         let members = prop::collection::vec(member.prop_map(text), 0..4);
         let object = (blank(), members, blank(), "[,}x]{0,1}")
             .prop_map(|(a, members, b, end)| format!("{a}{{{}}}{b}{end}", members.join(",")));
-        prop_oneof![9 => object, 1 => ".{0,20}"]
+        // Sound, but for what may stand in the name.
+        let kind = prop_oneof![Just("delivered"), Just("bounced")];
+        let name = "[a-z.\u{0}-\u{1f}\u{7f}é☕\\\\\"]{0,5}";
+        let nearly = (blank(), name, kind, any::<bool>()).prop_map(|(blank, name, kind, first)| {
+            let (domain, kind) = (
+                format!("\"domain\":\"{name}\""),
+                format!("\"type\":\"{kind}\""),
+            );
+            let (one, two) = if first {
+                (domain, kind)
+            } else {
+                (kind, domain)
+            };
+            format!("{{{one},{blank}{two}}}")
+        });
+        prop_oneof![5 => object, 4 => nearly, 1 => ".{0,20}"]
     }
 
     proptest! {
