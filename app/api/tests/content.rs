@@ -112,17 +112,6 @@ async fn too_much_is_refused_before_it_is_read() {
     refused_and_closed(&mut connection, 413, "content-too-large").await;
 }
 
-/// A connection whose head timeout, which is as short as that of content, can strike no more: a
-/// busy machine may well be slower than that.
-async fn past_its_first_head(server: &Running) -> Connection {
-    loop {
-        let mut connection = server.connect().await;
-        if connection.ask("GET", "/livez", &[]).await.status == 200 {
-            return connection;
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn half_sent_is_answered_in_time_and_closed() {
     let server = Running::start_with(json!({ "read_timeout_ms": 200 })).await;
@@ -132,7 +121,7 @@ async fn half_sent_is_answered_in_time_and_closed() {
         "Transfer-Encoding: chunked\r\n\r\n8\r\nhalf",
         "Transfer-Encoding: chunked\r\n\r\n",
     ] {
-        let mut connection = past_its_first_head(&server).await;
+        let mut connection = server.connect_past_its_first_head().await;
         connection.send(format!("{PUT}{rest}")).await;
         refused_and_closed(&mut connection, 408, "read-timeout").await;
     }

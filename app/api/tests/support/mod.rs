@@ -127,6 +127,17 @@ impl Running {
         Connection::open(self.address).await
     }
 
+    /// A connection whose head timeout, which is as short as that of content, can strike no more:
+    /// a busy machine may well be slower than that.
+    pub async fn connect_past_its_first_head(&self) -> Connection {
+        loop {
+            let mut connection = self.connect().await;
+            if connection.ask("GET", "/livez", &[]).await.status == 200 {
+                return connection;
+            }
+        }
+    }
+
     /// One request on a connection of its own.
     pub async fn ask(&self, method: &str, target: &str) -> Response {
         self.ask_with(method, target, &[]).await
