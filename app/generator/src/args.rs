@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::bulk::{self, Bulk, Format};
 use crate::stream::Shape;
 use crate::target::Target;
 
@@ -14,9 +15,9 @@ const ABOUT: &str = "\
 Sends a stream of mail events to a catchall server, measures how it answers, and checks that it
 counted every event it acknowledged exactly once.
 
-Every event is one request, PUT /v1/events/{domain}/delivered or .../bounced. The stream is decided
-by its shape and its seed alone: the same seed sends the same events, over one connection or over a
-thousand. There are three shapes:
+Every event is one request, PUT /v1/events/{domain}/delivered or .../bounced, unless --bulk has
+many of them share one. The stream is decided by its shape and its seed alone: the same seed sends
+the same events, over one connection or over a thousand. There are three shapes:
 
   reference   the default: twenty producers take turns, each with a random domain and up to 2,499
               events for it. Most domains bounce two or three times, every 25th never does. Ten
@@ -24,22 +25,36 @@ thousand. There are three shapes:
   uniform     --domains N: every one of N domains equally likely.
   zipf        --domains N --zipf S: the k-th domain in proportion to 1/k^S.
 
-In the closed loop, the default, every connection sends its next event as soon as the last one is
+In the closed loop, the default, every connection sends its next request as soon as the last one is
 answered. With --rate the loop is open: events fall due by the clock, and an event's latency counts
-from when it was due, so that a server which stalls cannot hide how long the others waited.";
+from when it was due, so that a server which stalls cannot hide how long the others waited.
+
+With --bulk N a request is a POST /v1/events with N events, the last one with what is left of them.
+As CloudEvents (--format cloudevents) each has the stream as its source and its place in it as its
+id: the same seed sent again is the same CloudEvents, which a server may take for duplicates.";
 
 const AFTER: &str = "\
+Latency:
+  Percentiles are over acknowledged events, not over requests: a request of 1,000 events weighs as
+  much as 1,000 requests of one. In the closed loop all events of a request have its time, from
+  when it is sent to the end of its answer. In the open loop a request leaves when the last of its
+  events is due, and each event's time runs from when it was due itself: waiting for the request to
+  fill up is part of it, (N - 1) / rate seconds for the first.
+
 Outcomes:
   acknowledged   answered 2xx: the server has promised that the event counts
   refused        answered with anything else
   failed         not answered: connection lost, timed out, or none could be made. Only an event
-                 that certainly never left is tried again on a new connection, a few times
+                 that certainly never left is tried again on a new connection, a few times.
+                 With --bulk also \"not confirmed\": answered 2xx, but the answer's \"accepted\" is
+                 not the number of events sent
+  The events of one request share its outcome.
 
 Verification:
   With --verify every domain of the stream is read before the run and again after it. What the server
   holds must be what it held plus what it acknowledged; its verdict must follow from its counts. An
-  event that was not answered, or was answered 5xx, may or may not have counted: the domain is then
-  \"within bounds\". Nobody else may write to these domains meanwhile.
+  event that was not answered, not confirmed, or answered 5xx may or may not have counted: the domain
+  is then \"within bounds\". Nobody else may write to these domains meanwhile.
 
 Exit status:
   0   every event was acknowledged and, with --verify, every domain is right
@@ -51,6 +66,7 @@ Examples:
   create-events --verify --events 200000               ... and nothing lost, nothing counted twice
   create-events --domains 1000000 --events 5000000 --connections 256 --threads 2
   create-events --domains 100000 --zipf 1.1 --rate 20000 --events 600000
+  create-events --bulk 1000 --connections 4 --events 5000000 --verify
   create-events --json | jq .latency_ms.p99";
 
 /// Load for catchall: a stream of events, paced, measured and verified.
@@ -99,6 +115,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "EVENTS/S", help_heading = "Load")]
     pub(crate) rate: Option<NonZeroU32>,
 
+    /// Send N events a request, at most 40,000: its body stays below 8 MiB
+    #[arg(long, value_name = "N", help_heading = "Load",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(bulk::MAX_EVENTS)))]
+    bulk: Option<u32>,
+
+    /// With --bulk: how the events are written
+    #[arg(long, value_enum, help_heading = "Load", requires = "bulk",
+          default_value_t = Format::Ndjson)]
+    format: Format,
+
     /// How long a request may take, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5_000, help_heading = "Load",
           value_parser = clap::value_parser!(u32).range(1..=600_000))]
@@ -127,6 +153,15 @@ impl Args {
                 bounce_rate: self.bounce_rate,
             },
         }
+    }
+
+    /// How events share requests, if they do.
+    pub(crate) fn bulk(&self) -> Option<Bulk> {
+        self.bulk.map(|size| Bulk {
+            size,
+            format: self.format,
+            source: bulk::source(self.shape(), self.seed),
+        })
     }
 
     /// The threads that have a connection to drive.
@@ -190,6 +225,20 @@ mod tests {
     }
 
     #[test]
+    fn bulk_is_ndjson_unless_told_otherwise() {
+        let bulk = |line: &str| parse(line).unwrap().bulk().map(|b| (b.size, b.format));
+        assert_eq!(bulk("create-events"), None);
+        assert_eq!(
+            bulk("create-events --bulk 1000"),
+            Some((1_000, Format::Ndjson))
+        );
+        assert_eq!(
+            bulk("create-events --bulk 40000 --format cloudevents"),
+            Some((40_000, Format::CloudEvents))
+        );
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         for flags in [
             "--events 0",
@@ -204,6 +253,10 @@ mod tests {
             "--bounce-rate 0.5",
             "--domains 5 --bounce-rate 1.1",
             "--rate 0",
+            "--bulk 0",
+            "--bulk 40001",
+            "--format ndjson",
+            "--bulk 5 --format xml",
             "--timeout-ms 0",
             "--url https://localhost",
         ] {

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
@@ -47,6 +47,8 @@ pub(crate) enum Failure {
     Lost,
     /// The time allowed for the request ran out after it was sent.
     TimedOut,
+    /// The answer is 2xx, but does not say that as many events were accepted as were sent.
+    Unconfirmed,
 }
 
 impl Failure {
@@ -56,6 +58,7 @@ impl Failure {
             Self::NotConnected => "not connected",
             Self::Lost => "connection lost",
             Self::TimedOut => "timed out",
+            Self::Unconfirmed => "not confirmed",
         }
     }
 }
@@ -71,6 +74,7 @@ pub(crate) struct Answer {
 pub(crate) struct Client {
     endpoint: Arc<Endpoint>,
     put_headers: HeaderMap,
+    post_headers: HeaderMap,
     get_headers: HeaderMap,
     deadline: Deadline,
     link: Option<Link>,
@@ -84,6 +88,8 @@ impl Client {
     pub(crate) fn new(endpoint: Arc<Endpoint>, timeout: Duration) -> Self {
         let mut get_headers = HeaderMap::with_capacity(2);
         get_headers.insert(HOST, endpoint.host_header.clone());
+        // Its length is known from its body, its media type comes with it.
+        let post_headers = get_headers.clone();
         let mut put_headers = get_headers.clone();
         // RFC 9110, 8.6: to be sent with a method that could have a body.
         put_headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -91,6 +97,7 @@ impl Client {
         Self {
             endpoint,
             put_headers,
+            post_headers,
             get_headers,
             deadline: Deadline::new(timeout),
             link: None,
@@ -106,7 +113,8 @@ impl Client {
 
     /// Sends a PUT without a body.
     pub(crate) async fn put(&mut self, path: PathAndQuery) -> Result<StatusCode, Failure> {
-        let request = request(Method::PUT, path, self.put_headers.clone());
+        let headers = self.put_headers.clone();
+        let request = request(Method::PUT, path, headers, Bytes::new());
         let response = self.exchange(request).await?;
         let status = response.status();
         // The answer is known: trouble with its body costs the connection, not the event.
@@ -114,9 +122,30 @@ impl Client {
         Ok(status)
     }
 
+    /// Sends a POST with `body`.
+    pub(crate) async fn post(
+        &mut self,
+        path: PathAndQuery,
+        content_type: HeaderValue,
+        body: Bytes,
+    ) -> Result<Answer, Failure> {
+        let mut headers = self.post_headers.clone();
+        headers.insert(CONTENT_TYPE, content_type);
+        let request = request(Method::POST, path, headers, body);
+        let response = self.exchange(request).await?;
+        let status = response.status();
+        let body = match self.read_body(response).await {
+            // A refusal is one whatever it says: trouble with its body costs the connection.
+            Err(_) if !status.is_success() => Bytes::new(),
+            body => body?,
+        };
+        Ok(Answer { status, body })
+    }
+
     /// Reads a resource, past every cache.
     pub(crate) async fn get(&mut self, path: PathAndQuery) -> Result<Answer, Failure> {
-        let request = request(Method::GET, path, self.get_headers.clone());
+        let headers = self.get_headers.clone();
+        let request = request(Method::GET, path, headers, Bytes::new());
         let response = self.exchange(request).await?;
         Ok(Answer {
             status: response.status(),
@@ -128,7 +157,7 @@ impl Client {
     /// certainly never sent is sent again.
     async fn exchange(
         &mut self,
-        mut request: Request<Empty<Bytes>>,
+        mut request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Failure> {
         self.deadline.restart();
         let attempts = if self.unreachable {
@@ -176,8 +205,13 @@ impl Client {
     }
 }
 
-fn request(method: Method, path: PathAndQuery, headers: HeaderMap) -> Request<Empty<Bytes>> {
-    let mut request = Request::new(Empty::new());
+fn request(
+    method: Method,
+    path: PathAndQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from(path);
     *request.headers_mut() = headers;
@@ -187,14 +221,14 @@ fn request(method: Method, path: PathAndQuery, headers: HeaderMap) -> Request<Em
 /// A request that got no answer.
 enum Unanswered {
     /// It never left, and comes back.
-    Unsent(Box<Request<Empty<Bytes>>>),
+    Unsent(Box<Request<Full<Bytes>>>),
     /// It may have reached the server.
     Sent(Failure),
 }
 
 /// An open connection and the means to send on it.
 struct Link {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
     wire: Wire,
 }
 
@@ -214,7 +248,7 @@ impl Link {
 
     async fn send(
         &mut self,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
         deadline: &mut Deadline,
     ) -> Result<Response<Incoming>, Unanswered> {
         if !self.sender.is_ready() {
@@ -236,7 +270,7 @@ impl Link {
 }
 
 /// The connection itself, which moves only while it is polled; gone once it has ended.
-struct Wire(Option<http1::Connection<TokioIo<TcpStream>, Empty<Bytes>>>);
+struct Wire(Option<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>);
 
 impl Wire {
     /// Polls the connection until `answer`, which comes over it, is there.
@@ -315,12 +349,13 @@ mod tests {
         (listener, Client::new(Arc::new(endpoint), timeout))
     }
 
-    /// Takes one connection, reads one request and answers it. Hangs up when the stream is dropped.
+    /// Takes one connection, reads the head of one request and answers it. Hangs up when the stream
+    /// is dropped.
     async fn serve_one(listener: &TcpListener, answer: &str) -> (String, TcpStream) {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = Vec::new();
         while !request.ends_with(b"\r\n\r\n") {
-            stream.read_buf(&mut request).await.unwrap();
+            request.push(stream.read_u8().await.unwrap());
         }
         stream.write_all(answer.as_bytes()).await.unwrap();
         (String::from_utf8(request).unwrap(), stream)
@@ -342,6 +377,53 @@ mod tests {
             request,
             format!("PUT /a HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\n\r\n")
         );
+    }
+
+    #[tokio::test]
+    async fn a_post_says_what_it_carries_and_how_long_it_is() {
+        let (listener, mut client) = listen(LONG).await;
+        let content_type = HeaderValue::from_static("a/b");
+        let serve = async {
+            let (head, mut stream) = serve_one(&listener, "").await;
+            let mut body = [0; 4];
+            stream.read_exact(&mut body).await.unwrap();
+            let answer = b"HTTP/1.1 200 x\r\ncontent-length: 2\r\n\r\nok";
+            stream.write_all(answer).await.unwrap();
+            (head, body, stream)
+        };
+        let (answer, (head, body, _stream)) = tokio::join!(
+            client.post(PATH, content_type, Bytes::from_static(b"body")),
+            serve
+        );
+        let answer = answer.unwrap();
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, &b"ok"[..]));
+        assert_eq!(&body, b"body");
+        let host = listener.local_addr().unwrap();
+        assert_eq!(
+            head,
+            format!(
+                "POST /a HTTP/1.1\r\nhost: {host}\r\ncontent-type: a/b\r\ncontent-length: 4\r\n\r\n"
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refusal_may_come_before_all_of_a_body_was_taken() {
+        let (listener, mut client) = listen(LONG).await;
+        let body = Bytes::from(vec![b' '; 8 << 20]);
+        let content_type = HeaderValue::from_static("a/b");
+        let refusal = "HTTP/1.1 413 x\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno";
+        let (answer, (_, unread)) = tokio::join!(
+            client.post(PATH, content_type, body.clone()),
+            serve_one(&listener, refusal)
+        );
+        assert_eq!(answer.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
+        drop(unread);
+        let (status, _) = tokio::join!(
+            client.put(PATH),
+            serve_one(&listener, "HTTP/1.1 204 x\r\n\r\n")
+        );
+        assert_eq!(status, Ok(StatusCode::NO_CONTENT));
     }
 
     #[tokio::test]
@@ -382,6 +464,9 @@ mod tests {
         assert!(client.link.is_none());
         let (answer, _) = tokio::join!(client.get(PATH), serve_one(&listener, &long));
         assert_eq!(answer.unwrap_err(), Failure::Lost);
+        let post = client.post(PATH, HeaderValue::from_static("a/b"), Bytes::new());
+        let (answer, _) = tokio::join!(post, serve_one(&listener, &long));
+        assert_eq!(answer.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[tokio::test]

@@ -1,20 +1,24 @@
-//! Sends the stream, in a closed loop (every connection sends its next event once the last is
+//! Sends the stream, in a closed loop (every connection sends its next request once the last is
 //! answered) or in an open one (events fall due by the clock).
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::header::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::Barrier;
 
-use crate::client::Client;
+use crate::bulk::{self, Bulk, Encoder};
+use crate::client::{Client, Failure};
 use crate::crew::Crew;
 use crate::pace::{Pacer, Schedule};
 use crate::progress::Progress;
 use crate::routes;
 use crate::stream::{Event, Stream};
-use crate::tally::Tally;
+use crate::tally::{Begin, Tally};
 
 /// What is to be sent.
 pub(crate) struct Load {
@@ -22,6 +26,8 @@ pub(crate) struct Load {
     pub(crate) events: u64,
     /// Events a second; without it, a closed loop.
     pub(crate) rate: Option<NonZeroU32>,
+    /// Without it, an event is a request.
+    pub(crate) bulk: Option<Bulk>,
 }
 
 impl Load {
@@ -34,15 +40,18 @@ impl Load {
         let tallies = (0..crew.threads)
             .map(|_| Tally::new().map(Mutex::new))
             .collect::<Result<Vec<_>, _>>()?;
+        let batch = self.bulk.as_ref().map_or(1, |bulk| bulk.size);
         let shared = Arc::new(Shared {
             feed: Mutex::new(Feed {
                 stream: self.stream,
                 drawn: 0,
                 events: self.events,
+                batch: batch.into(),
             }),
             pacer: self
                 .rate
-                .map(|rate| Arc::new(Pacer::new(Schedule::new(rate)))),
+                .map(|rate| Arc::new(Pacer::new(Schedule::new(rate), batch))),
+            bulk: self.bulk,
             tallies,
             connected: Barrier::new(crew.connections),
             connections: crew.connections,
@@ -70,6 +79,7 @@ impl Load {
 struct Shared {
     feed: Mutex<Feed>,
     pacer: Option<Arc<Pacer>>,
+    bulk: Option<Bulk>,
     /// One a thread, so that its lock is never contended while events flow.
     tallies: Vec<Mutex<Tally>>,
     connected: Barrier,
@@ -82,15 +92,19 @@ struct Feed {
     stream: Stream,
     drawn: u64,
     events: u64,
+    /// The events of one request.
+    batch: u64,
 }
 
 impl Feed {
-    fn next(&mut self) -> Option<(u64, Event)> {
-        let index = self.drawn;
-        (index < self.events).then(|| {
-            self.drawn += 1;
-            (index, self.stream.next_event())
-        })
+    /// Fills `batch` with the next request's events, or with none when all are drawn, and says
+    /// which index the first has.
+    fn draw(&mut self, batch: &mut Vec<Event>) -> u64 {
+        let first = self.drawn;
+        self.drawn = self.events.min(first + self.batch);
+        batch.clear();
+        batch.extend((first..self.drawn).map(|_| self.stream.next_event()));
+        first
     }
 }
 
@@ -104,20 +118,48 @@ async fn send_events(shared: Arc<Shared>, mut client: Client, thread: usize) {
         pacer.start(start, events, shared.connections);
     }
 
+    let mut encoder = shared.bulk.as_ref().map(Encoder::new);
+    let mut events = Vec::new();
     loop {
         if let Some(pacer) = &shared.pacer {
             pacer.turn().await;
         }
-        let Some((index, event)) = shared.feed.lock().next() else {
+        let first = shared.feed.lock().draw(&mut events);
+        let Some(event) = events.first() else {
             return;
         };
-        // In the open loop an event's time runs from when it was due. Counting from when a
-        // connection was free would leave out what the server made the others wait.
-        let begin = shared
-            .pacer
-            .as_ref()
-            .map_or_else(Instant::now, |pacer| start + pacer.schedule().due_at(index));
-        let outcome = client.put(routes::event(&event)).await;
-        shared.tallies[thread].lock().record(event, outcome, begin);
+        let body = encoder
+            .as_mut()
+            .map(|encoder| (encoder.content_type(), encoder.encode(first, &events)));
+        let begin = match &shared.pacer {
+            None => Begin::Sent(Instant::now()),
+            Some(pacer) => Begin::Due {
+                start,
+                schedule: pacer.schedule(),
+                first,
+            },
+        };
+        let outcome = match body {
+            None => client.put(routes::event(event)).await,
+            Some((content_type, body)) => post(&mut client, content_type, body, events.len()).await,
+        };
+        shared.tallies[thread]
+            .lock()
+            .record(&events, outcome, begin);
     }
+}
+
+/// Sends `count` events at once. They are acknowledged only if the answer says so of every one:
+/// of fewer, nobody could tell which.
+async fn post(
+    client: &mut Client,
+    content_type: HeaderValue,
+    body: Bytes,
+    count: usize,
+) -> Result<StatusCode, Failure> {
+    let answer = client.post(routes::events(), content_type, body).await?;
+    if answer.status.is_success() && bulk::accepted(&answer.body) != Some(count as u64) {
+        return Err(Failure::Unconfirmed);
+    }
+    Ok(answer.status)
 }

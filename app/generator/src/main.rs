@@ -8,6 +8,7 @@
 )]
 
 mod args;
+mod bulk;
 mod client;
 mod crew;
 mod limits;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Report> {
+    limits::allow_bulk(args.connections, args.bulk().map_or(1, |bulk| bulk.size))?;
     limits::allow_connections(args.connections, args.busy_threads())?;
     let crew = Crew {
         endpoint: Arc::new(args.url.reach(args.timeout())?),
@@ -71,6 +73,7 @@ fn run(args: &Args) -> anyhow::Result<Report> {
         stream,
         events: args.events,
         rate: args.rate,
+        bulk: args.bulk(),
     };
     let (tally, elapsed) = load.send(&crew)?;
     let verification = verifier

@@ -36,24 +36,29 @@ impl Schedule {
     }
 }
 
-/// Hands out one turn for each event that is due.
+/// Hands out one turn for each request whose events are all due.
 ///
 /// A thread keeps the time, since the timers of the runtime are no finer than a millisecond: as
 /// much as the latencies to be measured.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     schedule: Schedule,
-    turns: Semaphore,
+    /// Events a turn.
+    batch: u32,
+    /// A permit for each event that is due.
+    due: Semaphore,
 }
 
 impl Pacer {
     /// Wakes no more often than this, so that keeping time costs little of a core.
     const MIN_PAUSE: Duration = Duration::from_micros(200);
 
-    pub(crate) fn new(schedule: Schedule) -> Self {
+    /// `batch` is how many events a turn is for.
+    pub(crate) fn new(schedule: Schedule, batch: u32) -> Self {
         Self {
             schedule,
-            turns: Semaphore::new(0),
+            batch,
+            due: Semaphore::new(0),
         }
     }
 
@@ -61,8 +66,9 @@ impl Pacer {
         self.schedule
     }
 
-    /// Starts the clock. After `events` turns another `waiters` follow at once, so that each of
-    /// them learns that there is nothing left to do.
+    /// Starts the clock. Once all `events` are due, the last turn, which may be for fewer events
+    /// than the others, and another `waiters` follow at once, so that each of them learns that there
+    /// is nothing left to do.
     pub(crate) fn start(self: &Arc<Self>, start: Instant, events: u64, waiters: usize) {
         let pacer = Arc::clone(self);
         thread::spawn(move || {
@@ -77,21 +83,21 @@ impl Pacer {
                         .max(Self::MIN_PAUSE),
                 );
             }
-            pacer.turns.add_permits(waiters);
+            pacer.due.add_permits((waiters + 1) * pacer.batch as usize);
         });
     }
 
-    /// Waits until one more event is due.
+    /// Waits until the events of one more turn are due.
     pub(crate) async fn turn(&self) {
         // An error would say that the semaphore was closed, and nothing closes it.
-        if let Ok(turn) = self.turns.acquire().await {
+        if let Ok(turn) = self.due.acquire_many(self.batch).await {
             turn.forget();
         }
     }
 
-    fn release(&self, turns: u64) {
-        self.turns
-            .add_permits(usize::try_from(turns).unwrap_or(Semaphore::MAX_PERMITS));
+    fn release(&self, events: u64) {
+        self.due
+            .add_permits(usize::try_from(events).unwrap_or(Semaphore::MAX_PERMITS));
     }
 }
 
@@ -134,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_never_comes_before_its_event_is_due() {
-        let pacer = Arc::new(Pacer::new(schedule(500)));
+        let pacer = Arc::new(Pacer::new(schedule(500), 1));
         let start = Instant::now();
         pacer.start(start, 10, 1);
         for index in 0..10 {
@@ -143,5 +149,21 @@ mod tests {
         }
         // The one that says that nothing is left.
         pacer.turn().await;
+    }
+
+    #[tokio::test]
+    async fn a_turn_for_many_comes_when_the_last_of_them_is_due() {
+        let pacer = Arc::new(Pacer::new(schedule(500), 4));
+        let start = Instant::now();
+        pacer.start(start, 10, 2);
+        for last in [3, 7, 9] {
+            pacer.turn().await;
+            assert!(start.elapsed() >= pacer.schedule().due_at(last));
+        }
+        // Those that say that nothing is left.
+        for _ in 0..2 {
+            let turn = tokio::time::timeout(Duration::from_secs(10), pacer.turn());
+            turn.await.unwrap();
+        }
     }
 }

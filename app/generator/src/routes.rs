@@ -11,6 +11,11 @@ pub(crate) fn event(event: &Event) -> PathAndQuery {
     path(&[b"/v1/events/", event.name.as_bytes(), b"/", kind])
 }
 
+/// Where many events are posted.
+pub(crate) fn events() -> PathAndQuery {
+    PathAndQuery::from_static("/v1/events")
+}
+
 /// Where a domain's counts and verdict are read.
 pub(crate) fn domain(name: Name) -> PathAndQuery {
     path(&[b"/v1/domains/", name.as_bytes()])

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use hyper::StatusCode;
 
 use crate::client::Failure;
+use crate::pace::Schedule;
 use crate::stream::{DomainId, Event, Kind};
 
 /// The longest latency that is told apart: an hour, in microseconds.
@@ -22,15 +23,32 @@ pub(crate) struct Miss {
     pub(crate) maybe_counted: bool,
 }
 
+/// From when the latencies of a request's events count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Begin {
+    /// All from when the request was sent.
+    Sent(Instant),
+    /// Each from when it was due, in a run that began at `start`. Counting from when a connection
+    /// was free would leave out what the server made the others wait.
+    Due {
+        start: Instant,
+        schedule: Schedule,
+        /// The index of the request's first event.
+        first: u64,
+    },
+}
+
 /// Counts, latencies and the events that were not acknowledged.
 #[derive(Debug)]
 pub(crate) struct Tally {
+    /// Requests that came to their end, well or badly.
+    pub(crate) requests: u64,
     pub(crate) acknowledged: u64,
     /// Answers other than 2xx, by status.
     pub(crate) refused: BTreeMap<u16, u64>,
     /// Events without an answer, by reason.
     pub(crate) failed: BTreeMap<Failure, u64>,
-    /// Of acknowledged events, in microseconds.
+    /// Of acknowledged events, one for each, in microseconds.
     pub(crate) latency: Histogram<u64>,
     pub(crate) misses: Vec<Miss>,
     /// When the last event came to its end.
@@ -40,6 +58,7 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
+            requests: 0,
             acknowledged: 0,
             refused: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -50,43 +69,64 @@ impl Tally {
         })
     }
 
-    /// Notes how `event` ended. Its latency counts from `begin`.
+    /// Notes how a request with these events ended.
     pub(crate) fn record(
         &mut self,
-        event: Event,
+        events: &[Event],
         outcome: Result<StatusCode, Failure>,
-        begin: Instant,
+        begin: Begin,
     ) {
         let now = Instant::now();
+        let count = events.len() as u64;
         self.finished = Some(now);
+        self.requests += 1;
         let maybe_counted = match outcome {
             Ok(status) if status.is_success() => {
-                self.acknowledged += 1;
-                let micros = now.saturating_duration_since(begin).as_micros();
-                self.latency
-                    .saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));
+                self.acknowledged += count;
+                self.record_latencies(count, now, begin);
                 return;
             }
             Ok(status) => {
-                *self.refused.entry(status.as_u16()).or_default() += 1;
+                *self.refused.entry(status.as_u16()).or_default() += count;
                 // A server that loses its store in the middle of a commit answers 5xx and cannot
                 // know; what it calls the client's mistake, it did not count.
                 status.is_server_error()
             }
             Err(failure) => {
-                *self.failed.entry(failure).or_default() += 1;
+                *self.failed.entry(failure).or_default() += count;
                 failure != Failure::NotConnected
             }
         };
-        self.misses.push(Miss {
+        self.misses.extend(events.iter().map(|event| Miss {
             domain: event.domain,
             kind: event.kind,
             maybe_counted,
-        });
+        }));
+    }
+
+    fn record_latencies(&mut self, count: u64, now: Instant, begin: Begin) {
+        let since = |begin| {
+            let micros = now.saturating_duration_since(begin).as_micros();
+            u64::try_from(micros).unwrap_or(u64::MAX)
+        };
+        match begin {
+            Begin::Sent(at) => self.latency.saturating_record_n(since(at), count),
+            Begin::Due {
+                start,
+                schedule,
+                first,
+            } => {
+                for index in first..first + count {
+                    self.latency
+                        .saturating_record(since(start + schedule.due_at(index)));
+                }
+            }
+        }
     }
 
     /// Adds what another thread noted.
     pub(crate) fn merge(&mut self, other: Self) -> anyhow::Result<()> {
+        self.requests += other.requests;
         self.acknowledged += other.acknowledged;
         for (status, count) in other.refused {
             *self.refused.entry(status).or_default() += count;
@@ -125,38 +165,40 @@ mod tests {
 
     #[test]
     fn every_outcome_is_counted_once_and_says_whether_it_may_have_counted() {
-        let event = Stream::new(Shape::Reference, 1).next_event();
-        let begin = Instant::now();
+        let event = [Stream::new(Shape::Reference, 1).next_event()];
+        let begin = Begin::Sent(Instant::now());
         let mut tally = Tally::new().unwrap();
-        tally.record(event, Ok(StatusCode::NO_CONTENT), begin);
+        tally.record(&event, Ok(StatusCode::NO_CONTENT), begin);
         for outcome in [
             Ok(StatusCode::SERVICE_UNAVAILABLE),
             Ok(StatusCode::BAD_REQUEST),
             Err(Failure::NotConnected),
             Err(Failure::Lost),
             Err(Failure::TimedOut),
+            Err(Failure::Unconfirmed),
         ] {
-            tally.record(event, outcome, begin);
+            tally.record(&event, outcome, begin);
         }
         assert_eq!((tally.acknowledged, tally.latency.len()), (1, 1));
         assert_eq!(tally.refused, BTreeMap::from([(400, 1), (503, 1)]));
         assert_eq!(
             (tally.refused_total(), tally.failed_total(), tally.sent()),
-            (2, 3, 6)
+            (2, 4, 7)
         );
         let maybe: Vec<bool> = tally.misses.iter().map(|miss| miss.maybe_counted).collect();
-        assert_eq!(maybe, [true, false, false, true, true]);
+        assert_eq!(maybe, [true, false, false, true, true, true]);
+        assert_eq!(tally.requests, 7);
     }
 
     #[test]
     fn merging_adds() {
-        let event = Stream::new(Shape::Reference, 1).next_event();
-        let begin = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        let event = [Stream::new(Shape::Reference, 1).next_event()];
+        let begin = Begin::Sent(Instant::now().checked_sub(Duration::from_secs(1)).unwrap());
         let tally = || {
             let mut tally = Tally::new().unwrap();
-            tally.record(event, Ok(StatusCode::NO_CONTENT), begin);
-            tally.record(event, Err(Failure::Lost), begin);
-            tally.record(event, Ok(StatusCode::TOO_MANY_REQUESTS), begin);
+            tally.record(&event, Ok(StatusCode::NO_CONTENT), begin);
+            tally.record(&event, Err(Failure::Lost), begin);
+            tally.record(&event, Ok(StatusCode::TOO_MANY_REQUESTS), begin);
             tally
         };
         let mut sum = tally();
@@ -165,8 +207,42 @@ mod tests {
             (sum.acknowledged, sum.latency.len(), sum.misses.len()),
             (2, 2, 4)
         );
+        assert_eq!(sum.requests, 6);
         assert_eq!(sum.refused, BTreeMap::from([(429, 2)]));
         assert_eq!(sum.failed, BTreeMap::from([(Failure::Lost, 2)]));
         assert!(sum.latency.min() >= 999_000);
+    }
+
+    #[test]
+    fn every_event_of_a_request_counts() {
+        let events = vec![Stream::new(Shape::Reference, 1).next_event(); 5];
+        let begin = Begin::Sent(Instant::now());
+        let mut tally = Tally::new().unwrap();
+        tally.record(&events, Ok(StatusCode::OK), begin);
+        tally.record(&events[..4], Ok(StatusCode::SERVICE_UNAVAILABLE), begin);
+        tally.record(&events[..3], Err(Failure::Lost), begin);
+        assert_eq!((tally.requests, tally.sent()), (3, 12));
+        assert_eq!((tally.acknowledged, tally.latency.len()), (5, 5));
+        assert_eq!(tally.refused, BTreeMap::from([(503, 4)]));
+        assert_eq!(tally.failed, BTreeMap::from([(Failure::Lost, 3)]));
+        assert_eq!(tally.misses.len(), 7);
+    }
+
+    #[test]
+    fn an_event_that_was_due_counts_from_its_own_time() {
+        let events = vec![Stream::new(Shape::Reference, 1).next_event(); 5];
+        let mut tally = Tally::new().unwrap();
+        // Ten a second: the events 20 to 24 were due 1,000, 900, ... 600 ms ago.
+        let begin = Begin::Due {
+            start: Instant::now().checked_sub(Duration::from_secs(3)).unwrap(),
+            schedule: Schedule::new(10.try_into().unwrap()),
+            first: 20,
+        };
+        tally.record(&events, Ok(StatusCode::OK), begin);
+        let latency = &tally.latency;
+        assert_eq!(latency.len(), 5);
+        assert!(latency.min() >= 599_000, "{}", latency.min());
+        let spread = latency.max() - latency.min();
+        assert!((398_000..=402_000).contains(&spread), "{spread}");
     }
 }

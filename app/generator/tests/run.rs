@@ -7,44 +7,16 @@
     clippy::expect_used
 )]
 
+mod bulk;
 mod fixture;
 
 use std::collections::HashSet;
 use std::net::TcpListener;
-use std::process::{Command, Output};
 
-use fixture::{Reaction, Server};
-use serde_json::Value;
-
-fn run(url: &str, flags: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_create-events"))
-        .args(["--url", url])
-        .args(flags.split_whitespace())
-        .output()
-        .unwrap()
-}
-
-/// The exit status and the JSON report.
-fn report(server: &Server, flags: &str) -> (i32, Value) {
-    let output = run(&server.url, &format!("--json {flags}"));
-    let json = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    (output.status.code().unwrap(), json)
-}
+use fixture::{Reaction, Server, only, report, run};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// What happens to the event with number `number` only; all others count.
-fn only(number: usize, reaction: Reaction) -> impl Fn(usize) -> Reaction + Send + Sync {
-    move |n| {
-        if n == number {
-            reaction
-        } else {
-            Reaction::Count
-        }
-    }
 }
 
 #[test]

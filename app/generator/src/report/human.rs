@@ -92,9 +92,13 @@ impl Page {
             None => "closed loop".to_owned(),
             Some(rate) => format!("open loop of {} events/s", HumanCount(rate.get().into())),
         };
+        let sharing = args.bulk().map_or_else(String::new, |bulk| {
+            let events = counted(bulk.size.into(), "event");
+            format!(", {events} a request as {}", bulk.format.as_str())
+        });
         self.line(title + &spread);
         let target = format!(
-            "{}, {}, {}, {pace}",
+            "{}, {}, {}, {pace}{sharing}",
             args.url.url(),
             counted(args.connections.into(), "connection"),
             counted(args.busy_threads().into(), "thread")
@@ -150,11 +154,16 @@ impl Page {
         )]
         let rate = report.rate().round() as u64;
         self.row("rate", HumanCount(rate), "acknowledged/s", "");
+        if report.args.bulk().is_some() {
+            self.row("requests", HumanCount(report.tally.requests), "sent", "");
+        }
     }
 
     fn latency(&mut self, report: &Report) {
         let from = if report.args.rate.is_some() {
             "of acknowledged events, from when they were due"
+        } else if report.args.bulk().is_some() {
+            "of acknowledged events, each with the time of its request"
         } else {
             "of acknowledged events"
         };
@@ -251,7 +260,7 @@ fn list<'a, T: Display>(counts: impl Iterator<Item = (T, &'a u64)>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{clean, mixed};
+    use super::super::tests::{bulk, clean, mixed};
     use super::*;
 
     const MIXED: &str = "\
@@ -311,6 +320,18 @@ Not good: 10 events not acknowledged, 2 domains different.
         let text = render(&clean(), false);
         assert!(text.ends_with("\nGood: every event was acknowledged and counted once.\n"));
         assert!(!text.contains("within bounds"));
+    }
+
+    #[test]
+    fn bulk_shows_requests_and_events() {
+        let text = render(&bulk(), false);
+        assert!(text.contains(", closed loop, 1,000 events a request as cloudevents\n"));
+        assert!(
+            text.contains("\n  requests                 10 sent\n"),
+            "{text}"
+        );
+        assert!(text.contains("\n  sent                 10,000\n"));
+        assert!(!render(&clean(), false).contains("requests"));
     }
 
     #[test]

@@ -18,6 +18,10 @@ struct Json<'a> {
     threads: u32,
     /// The asked-for rate of an open loop.
     target_events_per_s: Option<u32>,
+    /// Null where an event is a request.
+    bulk: Option<BulkJson>,
+    /// Requests that carried the events, whatever became of them.
+    requests: u64,
     sent: u64,
     acknowledged: u64,
     refused: u64,
@@ -26,9 +30,15 @@ struct Json<'a> {
     failed_by_reason: BTreeMap<&'static str, u64>,
     elapsed_s: f64,
     acknowledged_per_s: f64,
-    /// Of acknowledged events; in an open loop from the time they were due.
+    /// Of acknowledged events, each counted; in an open loop from the time it was due.
     latency_ms: Option<BTreeMap<&'static str, f64>>,
     verification: Option<VerificationJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct BulkJson {
+    events_per_request: u32,
+    format: &'static str,
 }
 
 #[derive(Serialize)]
@@ -62,6 +72,11 @@ pub(super) fn render(report: &Report) -> String {
         connections: args.connections,
         threads: args.busy_threads(),
         target_events_per_s: args.rate.map(std::num::NonZero::get),
+        bulk: args.bulk().map(|bulk| BulkJson {
+            events_per_request: bulk.size,
+            format: bulk.format.as_str(),
+        }),
+        requests: tally.requests,
         sent: tally.sent(),
         acknowledged: tally.acknowledged,
         refused: tally.refused_total(),
@@ -137,7 +152,7 @@ fn verification(verification: &Verification) -> VerificationJson<'_> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::tests::mixed;
+    use super::super::tests::{bulk, mixed};
     use super::*;
 
     #[test]
@@ -149,6 +164,8 @@ mod tests {
         assert_eq!(json["stream"]["shape"], "reference");
         assert_eq!(json["stream"]["seed"], 42);
         assert_eq!(json["sent"], 10_000);
+        assert_eq!(json["requests"], 10_000);
+        assert!(json["bulk"].is_null());
         assert_eq!(json["refused_by_status"]["503"], 5);
         assert_eq!(json["failed_by_reason"]["timed out"], 2);
         assert_eq!(json["elapsed_s"], 1.24);
@@ -158,6 +175,14 @@ mod tests {
             json["verification"]["differences"]["abcdefghijklmn.com"],
             "delivered 1,204 instead of 1,205"
         );
+    }
+
+    #[test]
+    fn bulk_says_how_events_shared_requests() {
+        let json: serde_json::Value = serde_json::from_str(&render(&bulk())).unwrap();
+        assert_eq!(json["requests"], 10);
+        assert_eq!(json["bulk"]["events_per_request"], 1_000);
+        assert_eq!(json["bulk"]["format"], "cloudevents");
     }
 
     #[test]

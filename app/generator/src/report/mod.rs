@@ -75,6 +75,7 @@ mod tests {
     /// A run with something of everything.
     pub(super) fn mixed() -> Report {
         let mut tally = Tally::new().unwrap();
+        tally.requests = 10_000;
         tally.acknowledged = 9_990;
         for micros in 1..=9_990 {
             tally.latency.record(micros).unwrap();
@@ -112,6 +113,15 @@ mod tests {
             counted: 10_000,
             ..Verification::default()
         });
+        report
+    }
+
+    /// A run of ten requests.
+    pub(super) fn bulk() -> Report {
+        let flags = "create-events --bulk 1000 --format cloudevents";
+        let mut report = clean();
+        report.args = Args::parse_from(flags.split(' '));
+        report.tally.requests = 10;
         report
     }
 
