@@ -101,6 +101,20 @@ async fn store_with_records(count: u64) -> TempDir {
     folder
 }
 
+/// What is recorded behind four records and a cut is there when the store is opened again. Takes
+/// away the segments that this made.
+async fn goes_on(store: Embedded, folder: &TempDir) {
+    record(&store, 5, "again.example").await;
+    drop(store);
+    let (store, opened) = open(folder).unwrap();
+    assert_eq!((opened.replayed_records, opened.torn), (5, None));
+    assert_eq!(get(&store, "again.example").await.delivered, 1);
+    drop(store);
+    for later in files(folder, "journal").split_off(1) {
+        fs::remove_file(later).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn only_one_process_at_a_time_has_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -132,15 +146,7 @@ async fn a_tail_torn_at_any_byte_is_cut_and_reported() {
             );
         }
         assert_eq!(get(&store, "d5.example").await, Tally::ZERO);
-        record(&store, 5, "again.example").await;
-        drop(store);
-        let (store, opened) = open(&folder).unwrap();
-        assert_eq!((opened.replayed_records, opened.torn), (5, None));
-        assert_eq!(get(&store, "again.example").await.delivered, 1);
-        drop(store);
-        for later in files(&folder, "journal").split_off(1) {
-            fs::remove_file(later).unwrap();
-        }
+        goes_on(store, &folder).await;
     }
 }
 
@@ -308,15 +314,7 @@ async fn a_torn_tail_before_an_unfinished_segment_is_cut() {
         let (store, opened) = open(&folder).unwrap();
         assert_eq!(opened.torn.unwrap().offset, last as u64);
         assert_eq!(fs::read(&first).unwrap(), whole[..last]);
-        record(&store, 5, "again.example").await;
-        drop(store);
-        let (store, opened) = open(&folder).unwrap();
-        assert_eq!((opened.replayed_records, opened.torn), (5, None));
-        assert_eq!(get(&store, "again.example").await.delivered, 1);
-        drop(store);
-        for later in files(&folder, "journal").split_off(1) {
-            fs::remove_file(later).unwrap();
-        }
+        goes_on(store, &folder).await;
     }
 }
 
