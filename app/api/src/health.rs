@@ -26,11 +26,6 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// It does.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// From now on `/readyz` answers 503, so that no new requests are sent here. Those that come
     /// all the same are served.
     pub fn drain(&self) {

@@ -87,7 +87,7 @@ impl Running {
             ),
             store_name: "test",
             metrics: Metrics::new().unwrap(),
-            readiness: Readiness::new(),
+            readiness: Readiness::default(),
         };
         let (readiness, metrics) = (app.readiness.clone(), app.metrics.clone());
         let listen = "127.0.0.1:0".parse().unwrap();

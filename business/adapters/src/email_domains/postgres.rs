@@ -64,22 +64,6 @@ pub struct PostgresOptions {
     pub lock_timeout: Duration,
 }
 
-impl PostgresOptions {
-    /// The database at `url`; all else at its default: 4 connections for reads and 8 for groups;
-    /// 5 seconds to connect, 5 to read, 30 to write, 10 for a lock.
-    pub fn new(url: Secret) -> Self {
-        Self {
-            url,
-            max_read_connections: NonZeroU16::MIN.saturating_add(3),
-            max_write_connections: NonZeroU16::MIN.saturating_add(7),
-            connect_timeout: Duration::from_secs(5),
-            read_timeout: Duration::from_secs(5),
-            write_timeout: Duration::from_secs(30),
-            lock_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
 /// The mechanism. Its work is done on the caller's Tokio runtime, which must have time and I/O
 /// enabled; a writer must stay on one runtime.
 pub struct Postgres {

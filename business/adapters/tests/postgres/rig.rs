@@ -37,7 +37,8 @@ pub(crate) fn options(url: &str) -> PostgresOptions {
         read_timeout: Duration::from_secs(60),
         write_timeout: Duration::from_secs(60),
         lock_timeout: Duration::from_secs(60),
-        ..PostgresOptions::new(url.into())
+        url: url.into(),
+        max_read_connections: 4.try_into().unwrap(),
     }
 }
 
