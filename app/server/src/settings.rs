@@ -88,6 +88,7 @@ pub struct EmbeddedSettings {
     pub path: PathBuf,
     pub segment_bytes: NonZeroU64,
     pub snapshot_after_bytes: NonZeroU64,
+    pub added_sync_delay_us: u32,
 }
 
 /// `[store.postgres]`
@@ -223,6 +224,7 @@ mod tests {
         assert_eq!(settings.cache.ttl_ms.get(), 1_000);
         assert!(settings.queue.capacity.get() >= 16_384);
         assert_eq!(settings.http.max_body_bytes.get(), 8 << 20);
+        assert_eq!(settings.store.embedded.added_sync_delay_us, 0);
     }
 
     #[test]

@@ -12,12 +12,15 @@ use adapters::{
     email_domains::{
         Batched, BatchedOptions, Embedded, Memory, Postgres, PostgresOptions, RedisCached,
         RedisOptions, Traced,
-        embedded::{EmbeddedOptions, Opened, disk::Directory},
+        embedded::{
+            EmbeddedOptions, Opened,
+            disk::{Delayed, Directory, Disk},
+        },
         postgres,
     },
     system_millis,
 };
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use business::{
     email_domains::{
         ports::{DomainTallies, StoreId},
@@ -155,7 +158,8 @@ fn embedded(
         segment_bytes: settings.segment_bytes.get(),
         snapshot_after_bytes: settings.snapshot_after_bytes.get(),
     };
-    let disk = Arc::new(Directory::new(path).with_context(failed)?);
+    let directory = Arc::new(Directory::new(path).with_context(failed)?);
+    let disk = slowed(directory, settings.added_sync_delay_us)?;
     let (
         store,
         Opened {
@@ -170,6 +174,24 @@ fn embedded(
     }
     tracing::info!(path = %path.display(), domains, replayed_records, "opened the store");
     Ok(store)
+}
+
+/// The disk as it is, or slower on purpose.
+fn slowed(disk: Arc<dyn Disk>, added_sync_delay_us: u32) -> anyhow::Result<Arc<dyn Disk>> {
+    const MAX: u32 = 1_000_000;
+    ensure!(
+        added_sync_delay_us <= MAX,
+        "`store.embedded.added_sync_delay_us` is at most {MAX}"
+    );
+    if added_sync_delay_us == 0 {
+        return Ok(disk);
+    }
+    tracing::warn!(
+        added_sync_delay_us,
+        "every sync of the store is slowed down, as for a benchmark"
+    );
+    let delay = Duration::from_micros(added_sync_delay_us.into());
+    Ok(Arc::new(Delayed::new(disk, delay)))
 }
 
 async fn postgres(settings: &PostgresSettings, policy: VerdictPolicy) -> anyhow::Result<Postgres> {

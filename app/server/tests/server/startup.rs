@@ -127,6 +127,28 @@ fn a_folder_that_cannot_be_made() {
 }
 
 #[tokio::test]
+async fn syncs_are_slowed_down_when_set_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::embedded(folder.path());
+    let delayed =
+        |micros| Setup::embedded(folder.path()).set("store.embedded.added_sync_delay_us", micros);
+    let reason = delayed(1_000_001).refused();
+    assert_names(&reason, &["added_sync_delay_us", "1000000"]);
+    let server = setup.start();
+    assert!(!server.log().concat().contains("slowed down"));
+    server.stop();
+
+    let server = delayed(20_000).start();
+    assert!(server.log().concat().contains("slowed down"));
+    let mut connection = server.connect().await;
+    let answer = connection.put("a.example", Kind::Delivered).await.unwrap();
+    assert_eq!(answer.status, 204);
+    let quick = "catchall_journal_append_seconds_bucket{le=\"0.01\"}";
+    assert_eq!(server.metric(quick).await, 0, "a sync that was not slowed");
+    server.stop();
+}
+
+#[tokio::test]
 async fn a_journal_that_is_damaged_is_named_with_the_place() {
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::embedded(folder.path());

@@ -1,12 +1,16 @@
 //! The seam between the store and the file system: all it needs of one folder. Narrow, so that a
 //! test can put a disk behind it that loses what was never synced.
 
+mod delayed;
+
 use std::{
     any::Any,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
 };
+
+pub use delayed::Delayed;
 
 /// One folder.
 pub trait Disk: Send + Sync + 'static {
