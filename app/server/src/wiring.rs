@@ -34,6 +34,9 @@ use uuid::Uuid;
 
 use crate::settings::{CacheKind, EmbeddedSettings, PostgresSettings, Settings, StoreKind};
 
+/// Segments of the journal are allocated whole.
+const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+
 /// The stores of a server, and the services over them.
 pub struct Wired {
     /// The context over its store.
@@ -154,6 +157,10 @@ fn embedded(
 ) -> anyhow::Result<Embedded> {
     let path = &settings.path;
     let failed = || format!("cannot open the store in {}", path.display());
+    ensure!(
+        settings.segment_bytes.get() <= MAX_SEGMENT_BYTES,
+        "`store.embedded.segment_bytes` is at most {MAX_SEGMENT_BYTES}"
+    );
     let options = EmbeddedOptions {
         segment_bytes: settings.segment_bytes.get(),
         snapshot_after_bytes: settings.snapshot_after_bytes.get(),

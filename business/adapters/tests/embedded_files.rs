@@ -45,19 +45,23 @@ fn open(folder: &TempDir) -> Result<(Embedded, Opened), OpenError> {
 }
 
 async fn record(store: &Embedded, sequence: u64, name: &str) {
+    let changes = Changes::event(DomainName::parse(name).unwrap(), EventKind::Delivered);
+    store.record(&group(sequence, changes)).await.unwrap();
+}
+
+fn group(sequence: u64, changes: Changes) -> Group {
     let member = Member {
         mark: None,
-        changes: Changes::event(DomainName::parse(name).unwrap(), EventKind::Delivered),
+        changes,
     };
-    let group = Group {
+    Group {
         id: Some(GroupId {
             writer: WriterId(1),
             sequence,
         }),
         formed_at: UnixSeconds::from(1_000),
         members: [Arc::new(member)].into_iter().collect(),
-    };
-    store.record(&group).await.unwrap();
+    }
 }
 
 async fn get(store: &Embedded, name: &str) -> Tally {
@@ -82,6 +86,26 @@ fn files(folder: &TempDir, prefix: &str) -> Vec<PathBuf> {
         .collect();
     found.sort();
     found
+}
+
+/// The header and the records of a segment, without the space behind them.
+fn used(segment: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(segment).unwrap();
+    let mut end = 48;
+    // A frame: length (4), checksum (4), number (8).
+    while let Some(length) = bytes[end..].first_chunk().copied().map(u32::from_le_bytes)
+        && length > 0
+    {
+        end += 16 + length as usize;
+    }
+    bytes.truncate(end);
+    bytes
+}
+
+/// How many bytes there are up to the last that is not zero.
+fn not_zero(bytes: &[u8]) -> u64 {
+    let last = bytes.iter().rposition(|byte| *byte != 0);
+    last.map_or(0, |last| last as u64 + 1)
 }
 
 async fn store_with_records(count: u64) -> TempDir {
@@ -128,22 +152,27 @@ async fn only_one_process_at_a_time_has_it() {
 async fn a_tail_torn_at_any_byte_is_cut_and_reported() {
     let folder = store_with_records(5).await;
     let path = &files(&folder, "journal")[0];
-    let whole = fs::read(path).unwrap();
+    let whole = used(path);
     // All records have the same length.
     let length = (whole.len() - 48) / 5;
     let last = whole.len() - length;
-    for cut in last..whole.len() {
-        fs::write(path, &whole[..cut]).unwrap();
+    // The file may end there, or go on with space that was allocated and never written to.
+    for (cut, space) in (last..whole.len()).flat_map(|cut| [(cut, 0), (cut, 9_000)]) {
+        let mut found = whole[..cut].to_vec();
+        found.resize(cut + space, 0);
+        if found.starts_with(&whole) {
+            // What was cut off is as zero as the space.
+            continue;
+        }
+        fs::write(path, &found).unwrap();
         let (store, opened) = open(&folder).unwrap();
         assert_eq!((opened.replayed_records, opened.domains), (4, 4));
         if cut == last {
             assert_eq!(opened.torn, None);
         } else {
             let torn = opened.torn.unwrap();
-            assert_eq!(
-                (torn.offset, torn.bytes),
-                (last as u64, (cut - last) as u64)
-            );
+            let left = not_zero(&found[last..]);
+            assert_eq!((torn.offset, torn.bytes), (last as u64, left));
         }
         assert_eq!(get(&store, "d5.example").await, Tally::ZERO);
         goes_on(store, &folder).await;
@@ -151,13 +180,109 @@ async fn a_tail_torn_at_any_byte_is_cut_and_reported() {
 }
 
 #[tokio::test]
+async fn of_a_torn_record_any_page_may_be_missing() {
+    let folder = store_with_records(1).await;
+    let (store, _) = open(&folder).unwrap();
+    let mut changes = Changes::default();
+    for number in 0..1_500 {
+        let name = DomainName::parse(&format!("d{number}.example")).unwrap();
+        changes.push(name.borrowed(), 1, 0);
+    }
+    store.record(&group(2, changes)).await.unwrap();
+    drop(store);
+    let path = files(&folder, "journal").pop().unwrap();
+    let (whole, allocated) = (used(&path), fs::read(&path).unwrap());
+    assert!(whole.len() > 4 * 4_096 && allocated.len() > whole.len());
+    for missing in 1u32..1 << whole.len().div_ceil(4_096) {
+        let mut found = allocated.clone();
+        for (page, bytes) in found.chunks_mut(4_096).enumerate() {
+            if missing & (1 << page.min(31)) != 0 {
+                // The header was durable before.
+                let from = if page == 0 { 48 } else { 0 };
+                bytes[from..].fill(0);
+            }
+        }
+        fs::write(&path, &found).unwrap();
+        let (store, opened) = open(&folder).unwrap();
+        assert_eq!((opened.replayed_records, opened.domains), (1, 1));
+        let left = not_zero(&found[48..]);
+        assert_eq!(opened.torn.map_or(0, |torn| torn.bytes), left);
+        drop(store);
+        for later in files(&folder, "journal").split_off(2) {
+            fs::remove_file(later).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn space_that_was_not_used_is_given_back_when_the_store_opens() {
+    let folder = store_with_records(3).await;
+    let path = files(&folder, "journal")[0].clone();
+    let whole = used(&path);
+    assert!(fs::metadata(&path).unwrap().len() >= 64 << 10);
+    // Opened over and over, nothing is left behind but the segment in use.
+    for _ in 0..3 {
+        let (_, opened) = open(&folder).unwrap();
+        assert_eq!((opened.replayed_records, opened.torn), (3, None));
+        assert_eq!(fs::read(&path).unwrap(), whole);
+        assert_eq!(files(&folder, "journal").len(), 2);
+    }
+}
+
+/// Segments had no space ahead once: the file ends with the last record, or behind the header.
+#[tokio::test]
+async fn a_journal_without_space_is_read() {
+    let folder = store_with_records(3).await;
+    let (store, _) = open(&folder).unwrap();
+    drop(store);
+    let segments = files(&folder, "journal");
+    assert_eq!(segments.len(), 2);
+    for segment in &segments {
+        fs::write(segment, used(segment)).unwrap();
+    }
+    let (store, opened) = open(&folder).unwrap();
+    assert_eq!((opened.replayed_records, opened.torn), (3, None));
+    record(&store, 4, "later.example").await;
+    drop(store);
+    let (store, opened) = open(&folder).unwrap();
+    assert_eq!((opened.replayed_records, opened.torn), (4, None));
+    assert_eq!(get(&store, "later.example").await.delivered, 1);
+}
+
+#[tokio::test]
+async fn anything_but_zeros_behind_the_records_is_a_torn_tail() {
+    let folder = store_with_records(3).await;
+    let path = files(&folder, "journal")[0].clone();
+    let (whole, allocated) = (used(&path), fs::read(&path).unwrap());
+    for at in [whole.len(), whole.len() + 1, 5_000, allocated.len() - 1] {
+        let mut found = allocated.clone();
+        found[at] = 1;
+        fs::write(&path, &found).unwrap();
+        let (_, opened) = open(&folder).unwrap();
+        let torn = opened.torn.unwrap();
+        let begin = whole.len();
+        let left = at + 1 - begin;
+        assert_eq!((torn.offset, torn.bytes), (begin as u64, left as u64));
+        assert_eq!(fs::read(&path).unwrap(), whole);
+    }
+    // A sound record behind zeros: what stood between them is lost.
+    let last = (whole.len() - 48) / 3;
+    let mut found = allocated.clone();
+    found[whole.len() - 2 * last..whole.len() - last].fill(0);
+    fs::write(&path, &found).unwrap();
+    assert!(matches!(open(&folder), Err(OpenError::Corrupt { .. })));
+    assert_eq!(fs::read(&path).unwrap(), found);
+}
+
+#[tokio::test]
 async fn damage_before_sound_records_is_refused_with_file_and_offset() {
     let folder = store_with_records(5).await;
     let path = files(&folder, "journal")[0].clone();
-    let whole = fs::read(&path).unwrap();
+    let whole = used(&path);
     let length = (whole.len() - 48) / 5;
+    let sound = fs::read(&path).unwrap();
     for at in 48..48 + 4 * length {
-        let mut damaged = whole.clone();
+        let mut damaged = sound.clone();
         damaged[at] ^= 0x40;
         fs::write(&path, &damaged).unwrap();
         let begin = 48 + (at - 48) / length * length;
@@ -174,7 +299,7 @@ async fn damage_before_sound_records_is_refused_with_file_and_offset() {
             "a refused store is left as it is"
         );
     }
-    fs::write(&path, &whole).unwrap();
+    fs::write(&path, &sound).unwrap();
     open(&folder).unwrap();
 }
 
@@ -185,7 +310,7 @@ async fn a_damaged_last_record_before_a_later_segment_with_records_is_refused_an
     record(&store, 4, "later.example").await;
     drop(store);
     let segments = files(&folder, "journal");
-    let whole = fs::read(&segments[0]).unwrap();
+    let whole = used(&segments[0]);
     let last = whole.len() - (whole.len() - 48) / 3;
     fs::write(&segments[0], &whole[..whole.len() - 1]).unwrap();
     for _ in 0..2 {
@@ -274,8 +399,7 @@ async fn segments_may_fill_while_a_snapshot_begins() {
 /// first has to be the next one.
 fn check_newest_snapshot(folder: &Path) {
     let (start, segment) = newest_snapshot_start(folder);
-    if let Some(record) = fs::read(segment).unwrap().get(48..64) {
-        // A frame: length (4), checksum (4), number (8).
+    if let Some(record) = used(&segment).get(48..64) {
         assert_eq!(number(&record[8..]), start + 1);
     }
 }
@@ -304,7 +428,7 @@ fn number(bytes: &[u8]) -> u64 {
 async fn a_torn_tail_before_an_unfinished_segment_is_cut() {
     let folder = store_with_records(5).await;
     let first = files(&folder, "journal")[0].clone();
-    let whole = fs::read(&first).unwrap();
+    let whole = used(&first);
     let last = whole.len() - (whole.len() - 48) / 5;
     // One power cut: the last record is torn, and the next segment was just being made.
     for header in [0, 20] {
@@ -374,7 +498,8 @@ async fn a_segment_whose_header_was_never_finished_is_thrown_away() {
         .unwrap();
         let (_, opened) = open(&folder).unwrap();
         assert_eq!(opened.replayed_records, 3);
-        assert_eq!(opened.torn.map_or(0, |torn| torn.bytes), length as u64);
+        let left = not_zero(&header[..length]);
+        assert_eq!(opened.torn.map_or(0, |torn| torn.bytes), left);
         fs::remove_file(folder.path().join(format!("journal-{:020}.log", 2))).unwrap();
     }
 }

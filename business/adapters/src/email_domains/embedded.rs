@@ -67,13 +67,17 @@ use super::{
 /// How large the files of a store grow.
 #[derive(Clone, Copy, Debug)]
 pub struct EmbeddedOptions {
-    /// A segment of the journal that has reached this many bytes is followed by a new one.
+    /// The journal is allocated in segments of this many bytes.
     pub segment_bytes: u64,
     /// A journal that has reached this many bytes, and the size of the last snapshot, is replaced
     /// by a new snapshot: so it takes no more room than the tallies do, and a snapshot is written
     /// only when as much was journalled.
     pub snapshot_after_bytes: u64,
 }
+
+/// What is allocated when a store opens, who waits for it: the keeper makes a whole segment once
+/// half of this is used.
+const FIRST_SEGMENT_BYTES: u64 = 64 << 10;
 
 /// What was found when a store was opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -196,19 +200,20 @@ impl Embedded {
             .map_err(AppendError::into_io)
             .map_err(OpenError::io(".", "remove old files"))?;
 
-        let (number, reopened) = match replayed.empty {
-            Some(number) => (
-                number,
-                Segment::reopen(&*disk, number, format::HEADER_LENGTH as u64),
-            ),
+        let bytes = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
+        let (number, segment) = match replayed.empty {
+            Some((number, length)) => (number, Segment::reopen(&*disk, number, length, bytes)),
             None => {
                 let number = replayed.last_number + 1;
-                let created = Segment::create(&*disk, store, number);
-                (number, created.map_err(AppendError::into_io))
+                (number, Segment::create(&*disk, store, number, bytes))
             }
         };
-        let name = FileKind::Journal.file_name(number);
-        let segment = reopened.map_err(OpenError::io(&name, "make it ready"))?;
+        let segment = segment
+            .map_err(AppendError::into_io)
+            .map_err(OpenError::io(
+                &FileKind::Journal.file_name(number),
+                "make it ready",
+            ))?;
         let opened = Opened {
             domains: map.totals().domains,
             replayed_records: replayed.records,
@@ -313,11 +318,10 @@ impl Embedded {
 
     fn append(&self, writer: &mut Writer, record: &Record<'_>) -> Result<(), PortError> {
         let shared = &*self.shared;
-        let sequence = writer.sequence + 1;
-        writer.buffer.clear();
-        record
-            .encode(writer.segment.number, sequence, &mut writer.buffer)
-            .ok_or_else(|| PortError::caused_by(ErrorKind::Invalid, "record", "group too large"))?;
+        writer.encode(record)?;
+        if !writer.segment.has_room_for(writer.buffer.len()) && writer.roll() {
+            writer.encode(record)?;
+        }
         let started = Instant::now();
         match writer.segment.append(&writer.buffer) {
             Ok(()) => {}
@@ -336,10 +340,7 @@ impl Embedded {
         shared
             .metrics
             .appended(writer.buffer.len(), started.elapsed());
-        writer.sequence = sequence;
-        if writer.segment.length() >= shared.options.segment_bytes {
-            writer.roll();
-        }
+        writer.sequence += 1;
         if writer.wants_keeper(&shared.options) {
             self.wake_keeper();
         }
@@ -359,37 +360,48 @@ impl Shared {
 }
 
 impl Writer {
-    /// Goes on in the prepared segment, if there is one and this one is not empty.
-    fn roll(&mut self) {
+    /// Encodes the next record, for the segment in use.
+    fn encode(&mut self, record: &Record<'_>) -> Result<(), PortError> {
+        self.buffer.clear();
+        record
+            .encode(self.segment.number, self.sequence + 1, &mut self.buffer)
+            .ok_or_else(|| PortError::caused_by(ErrorKind::Invalid, "record", "group too large"))
+    }
+
+    /// Goes on in the prepared segment, if there is one and this one is not empty. Otherwise this
+    /// one grows.
+    #[must_use]
+    fn roll(&mut self) -> bool {
         if self.sequence == self.before_segment {
-            return;
+            return false;
         }
         let Some(next) = self.prepared.take() else {
-            return;
+            return false;
         };
         let full = std::mem::replace(&mut self.segment, next);
         self.full.push_back((full.number, full.length()));
         self.before_segment = self.sequence;
+        true
     }
 
-    /// The journal that no snapshot covers, in bytes.
+    /// The records that no snapshot covers, in bytes.
     fn journal_bytes(&self) -> u64 {
         self.full.iter().map(|(_, length)| length).sum::<u64>() + self.segment.length()
     }
 
-    fn wants_segment(&self, options: &EmbeddedOptions) -> bool {
-        self.prepared.is_none() && self.segment.length() >= options.segment_bytes / 2
+    fn wants_segment(&self) -> bool {
+        self.prepared.is_none() && self.segment.is_half_full()
     }
 
     fn wants_snapshot(&self, options: &EmbeddedOptions) -> bool {
         /// A server that is restarted often leaves many short segments.
-        const MAX_SEGMENTS: usize = 64;
+        const MAX_SEGMENTS: usize = 1_024;
         let enough = options.snapshot_after_bytes.max(self.snapshot_bytes);
         self.journal_bytes() >= enough || self.full.len() >= MAX_SEGMENTS
     }
 
     fn wants_keeper(&self, options: &EmbeddedOptions) -> bool {
-        self.wants_segment(options) || self.wants_snapshot(options)
+        self.wants_segment() || self.wants_snapshot(options)
     }
 }
 

@@ -26,17 +26,38 @@ use foundation::supervision::{Cause, Shutdown};
 use prometheus::Registry;
 use simulated_disk::SimulatedDisk;
 
-/// The keeper never acts by itself here: it would make a seed depend on threads.
+/// The keeper never acts by itself here, for no segment is half full: it would make a seed depend
+/// on threads.
 const BY_HAND: EmbeddedOptions = EmbeddedOptions {
-    segment_bytes: u64::MAX,
+    segment_bytes: 64 << 10,
     snapshot_after_bytes: u64::MAX,
 };
 
+/// No space is allocated: every group makes the journal grow.
+const GROWING: EmbeddedOptions = EmbeddedOptions {
+    segment_bytes: 1,
+    snapshot_after_bytes: u64::MAX,
+};
+
+/// Segments of a few records, and the keeper always at work.
+const SHORT: EmbeddedOptions = EmbeddedOptions {
+    segment_bytes: 700,
+    snapshot_after_bytes: 20_000,
+};
+
 fn open(disk: &SimulatedDisk, shutdown: &Shutdown) -> Result<Embedded, OpenError> {
+    open_with(BY_HAND, disk, shutdown)
+}
+
+fn open_with(
+    options: EmbeddedOptions,
+    disk: &SimulatedDisk,
+    shutdown: &Shutdown,
+) -> Result<Embedded, OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let opened = Embedded::open(
         disk,
-        BY_HAND,
+        options,
         VerdictPolicy::default(),
         shutdown,
         &Registry::new(),
@@ -102,7 +123,7 @@ async fn contents(store: &Embedded) -> Model {
 }
 
 /// Some lives of one store, each ended by a power cut.
-async fn lives(seed: u64) {
+async fn lives(seed: u64, options: EmbeddedOptions) {
     let mut rng = Rng::with_seed(seed);
     let mut disk = SimulatedDisk::default();
     let mut acknowledged = Model::new();
@@ -116,7 +137,7 @@ async fn lives(seed: u64) {
         } else {
             rng.u64(..3_000)
         });
-        if let Ok(store) = open(&disk, &Shutdown::new()) {
+        if let Ok(store) = open_with(options, &disk, &Shutdown::new()) {
             let found = contents(&store).await;
             let applied = pending
                 .as_ref()
@@ -151,7 +172,7 @@ async fn lives(seed: u64) {
         }
         disk = disk.after_power_loss(&mut rng);
     }
-    let store = open(&disk, &Shutdown::new())
+    let store = open_with(options, &disk, &Shutdown::new())
         .unwrap_or_else(|error| panic!("seed {seed}: cannot be opened: {error}"));
     if let Some(group) = pending {
         let expected = outcomes_of(&group, &marks);
@@ -175,11 +196,78 @@ fn outcomes_of(group: &Group, marks: &[Mark]) -> Vec<Outcome> {
 #[tokio::test]
 async fn a_power_cut_loses_nothing_acknowledged_and_applies_no_half_group() {
     for seed in 0..500 {
-        lives(seed).await;
+        lives(seed, BY_HAND).await;
     }
     let fresh = fastrand::u64(..);
     for seed in fresh..fresh.saturating_add(100) {
-        lives(seed).await;
+        lives(seed, BY_HAND).await;
+    }
+}
+
+#[tokio::test]
+async fn nor_does_one_while_segments_fill_and_grow() {
+    for seed in 0..200 {
+        lives(seed, SHORT).await;
+    }
+}
+
+/// One record of some 300 bytes.
+fn long_group(sequence: u64) -> Group {
+    let mut changes = Changes::default();
+    for number in 0..20 {
+        let name = DomainName::parse(&format!("d{number}.example")).unwrap();
+        changes.push(name.borrowed(), 1, 0);
+    }
+    group_of(sequence, changes)
+}
+
+fn group_of(sequence: u64, changes: Changes) -> Group {
+    let writer = WriterId(1);
+    let member = Member {
+        mark: None,
+        changes,
+    };
+    Group {
+        id: Some(GroupId { writer, sequence }),
+        formed_at: UnixSeconds::from(1_000),
+        members: [Arc::new(member)].into_iter().collect(),
+    }
+}
+
+#[tokio::test]
+async fn what_a_failed_write_left_is_never_read() {
+    for options in [BY_HAND, GROWING] {
+        for bytes in (0..300).step_by(7) {
+            let disk = SimulatedDisk::default();
+            let shutdown = Shutdown::new();
+            let store = open_with(options, &disk, &shutdown).unwrap();
+            // With it comes the next segment, so that the keeper has nothing to write.
+            store.snapshot().unwrap();
+            store.record(&long_group(1)).await.unwrap();
+            disk.fail_write_after_bytes(bytes);
+            let error = store.record(&long_group(2)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(!shutdown.is_requested());
+            // Shorter than what was written of the long one.
+            let mut short = Changes::default();
+            let name = DomainName::parse("d0.example").unwrap();
+            short.push(name.borrowed(), 1, 1);
+            store.record(&group_of(3, short)).await.unwrap();
+            let found = contents(&store).await;
+            assert_eq!((found["d0.example"], found["d1.example"]), ((2, 1), (1, 0)));
+            drop(store);
+            let disk: Arc<dyn Disk> = Arc::new(disk);
+            let (store, opened) = Embedded::open(
+                disk,
+                options,
+                VerdictPolicy::default(),
+                &shutdown,
+                &Registry::new(),
+            )
+            .unwrap();
+            assert_eq!((opened.replayed_records, opened.torn), (2, None), "{bytes}");
+            assert_eq!(contents(&store).await, found, "{bytes}");
+        }
     }
 }
 
@@ -226,7 +314,7 @@ async fn a_failed_sync_is_ambiguous_stops_the_process_and_is_never_tried_again()
 async fn on_a_full_disk_nothing_is_acknowledged_and_half_a_snapshot_takes_no_room() {
     let disk = SimulatedDisk::default();
     let shutdown = Shutdown::new();
-    let store = open(&disk, &shutdown).unwrap();
+    let store = open_with(GROWING, &disk, &shutdown).unwrap();
     let mut rng = Rng::with_seed(1);
     let mut group = |sequence| {
         let writer = WriterId(1);
@@ -262,4 +350,15 @@ async fn on_a_full_disk_nothing_is_acknowledged_and_half_a_snapshot_takes_no_roo
     assert_ne!(after, before);
     drop(store);
     assert_eq!(contents(&open(&disk, &shutdown).unwrap()).await, after);
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_stop_groups_that_have_room_in_the_journal() {
+    let disk = SimulatedDisk::default();
+    let store = open(&disk, &Shutdown::new()).unwrap();
+    disk.leave_room_for(0);
+    for sequence in 1..100 {
+        store.record(&long_group(sequence)).await.unwrap();
+    }
+    assert_eq!(contents(&store).await["d7.example"], (99, 0));
 }

@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Cursor, Read},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -31,12 +31,22 @@ struct State {
     syncs_after_failure: u64,
     /// How many bytes all files together may hold.
     capacity: Option<usize>,
+    /// How much of the next write is done before it fails.
+    fails_after_bytes: Option<usize>,
 }
 
 #[derive(Clone, Default)]
 struct Contents {
     written: Vec<u8>,
     durable: Vec<u8>,
+    /// What was done since the last sync, in order.
+    unsynced: Vec<Change>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Wrote { at: usize, bytes: Vec<u8> },
+    Cut { length: usize },
 }
 
 #[derive(Clone)]
@@ -62,14 +72,19 @@ impl SimulatedDisk {
         self.state().syncs_until_failure = Some(syncs);
     }
 
+    /// Lets the next write fail when so many of its bytes are written.
+    pub(crate) fn fail_write_after_bytes(&self, bytes: usize) {
+        self.state().fails_after_bytes = Some(bytes);
+    }
+
     /// How many syncs were tried after one failed.
     pub(crate) fn syncs_after_failure(&self) -> u64 {
         self.state().syncs_after_failure
     }
 
     /// What is found when the power is back: of what was not synced, whatever the disk happened to
-    /// have written. Names come back changed or not, each by itself; of the bytes behind the last
-    /// sync, some sectors, in any order.
+    /// have written. Names come back changed or not, each by itself; so does each sector of a file
+    /// as any of its versions since the last sync, and the length of a file.
     pub(crate) fn after_power_loss(&self, rng: &mut Rng) -> Self {
         let before = self.state().clone();
         let mut names = before.durable_names;
@@ -110,26 +125,74 @@ impl SimulatedDisk {
     }
 }
 
+/// What a disk writes whole or not at all. Smaller than a real one, to tear short records too.
+const SECTOR: usize = 64;
+
 impl Contents {
+    fn change(&mut self, change: Change) {
+        change.apply_to(&mut self.written);
+        self.unsynced.push(change);
+    }
+
+    fn sync(&mut self) {
+        for change in self.unsynced.drain(..) {
+            change.apply_to(&mut self.durable);
+        }
+    }
+
+    /// Each sector, and the length, follows the changes up to one of them and no further.
     fn survivors(&self, rng: &mut Rng) -> Self {
-        const SECTOR: usize = 64;
         let mut found = self.durable.clone();
-        if self.written.starts_with(&self.durable) {
-            let length = rng.usize(self.durable.len()..=self.written.len());
-            found.resize(length, 0);
-            for start in (0..length).step_by(SECTOR) {
-                let end = length.min(start + SECTOR);
-                if rng.u8(..4) > 0 {
-                    found[start..end].copy_from_slice(&self.written[start..end]);
+        let (mut length, mut length_follows) = (found.len(), true);
+        let mut left_behind = BTreeSet::new();
+        for change in &self.unsynced {
+            length_follows &= rng.u8(..4) > 0;
+            match change {
+                Change::Wrote { at, bytes } => {
+                    let end = at + bytes.len();
+                    found.resize(found.len().max(end), 0);
+                    if length_follows {
+                        length = length.max(end);
+                    } else if end > length {
+                        length = rng.usize(length..=end);
+                    }
+                    for sector in at / SECTOR..end.div_ceil(SECTOR) {
+                        if rng.u8(..4) == 0 {
+                            left_behind.insert(sector);
+                        }
+                        if !left_behind.contains(&sector) {
+                            let from = (sector * SECTOR).max(*at);
+                            let to = ((sector + 1) * SECTOR).min(end);
+                            found[from..to].copy_from_slice(&bytes[from - at..to - at]);
+                        }
+                    }
+                }
+                Change::Cut { length: cut } => {
+                    if length_follows {
+                        length = length.min(*cut);
+                        found.truncate(length);
+                    }
                 }
             }
-            found[..self.durable.len()].copy_from_slice(&self.durable);
-        } else if rng.bool() {
-            found = self.written.clone();
         }
+        found.resize(length, 0);
         Self {
             written: found.clone(),
             durable: found,
+            unsynced: Vec::new(),
+        }
+    }
+}
+
+impl Change {
+    fn apply_to(&self, file: &mut Vec<u8>) {
+        match self {
+            Self::Wrote { at, bytes } => {
+                let end = at + bytes.len();
+                file.resize(file.len().max(end), 0);
+                file[*at..end].copy_from_slice(bytes);
+            }
+            Self::Cut { length } => file.truncate(*length),
         }
     }
 }
@@ -248,35 +311,43 @@ struct SimulatedFile {
 }
 
 impl DiskFile for SimulatedFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let at = usize::try_from(at).unwrap();
         let mut state = self.disk.state();
-        if state
-            .capacity
-            .is_some_and(|capacity| state.used() + bytes.len() > capacity)
-        {
-            return Err(io::ErrorKind::StorageFull.into());
+        let grows = (at + bytes.len()).saturating_sub(state.contents[self.file].written.len());
+        let missing = match state.capacity {
+            Some(capacity) => (state.used() + grows).saturating_sub(capacity),
+            None => 0,
+        };
+        let mut done = bytes.len() - missing.min(bytes.len());
+        let mut written = match missing {
+            0 => Ok(()),
+            _ => Err(io::ErrorKind::StorageFull.into()),
+        };
+        if let Some(bytes) = state.fails_after_bytes.take() {
+            done = done.min(bytes);
+            written = Err(io::Error::other("EIO"));
         }
-        let written = state.write();
         // When the power fails, some of the write may have happened.
-        let contents = &mut state.contents[self.file];
-        contents.written.extend(bytes);
+        let written = state.write().and(written);
+        let bytes = bytes[..done].to_vec();
+        state.contents[self.file].change(Change::Wrote { at, bytes });
         written
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
+        let length = usize::try_from(length).unwrap();
         let mut state = self.disk.state();
         state.write()?;
-        state.contents[self.file]
-            .written
-            .truncate(usize::try_from(length).unwrap());
+        let length = length.min(state.contents[self.file].written.len());
+        state.contents[self.file].change(Change::Cut { length });
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.state();
         state.sync()?;
-        let contents = &mut state.contents[self.file];
-        contents.durable = contents.written.clone();
+        state.contents[self.file].sync();
         Ok(())
     }
 }

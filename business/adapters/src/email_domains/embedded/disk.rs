@@ -6,7 +6,8 @@ mod delayed;
 use std::{
     any::Any,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    io::{self, Read},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -38,7 +39,7 @@ pub trait Disk: Send + Sync + 'static {
     /// When it is there already, or cannot be made.
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Opens a file to go on behind its end.
+    /// Opens a file to write to it.
     ///
     /// # Errors
     /// When there is no such file.
@@ -63,13 +64,13 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_directory(&self) -> io::Result<()>;
 }
 
-/// A file that grows at its end.
+/// A file that is written to.
 pub trait DiskFile: Send {
-    /// Writes all of it behind the end.
+    /// Writes all of it from byte `at` on; the file grows when it has to.
     ///
     /// # Errors
     /// Then some of it may have been written.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()>;
 
     /// Cuts the file off.
     ///
@@ -150,16 +151,13 @@ impl Disk for Directory {
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let path = self.path.join(name);
         Ok(Box::new(
-            OpenOptions::new()
-                .append(true)
-                .create_new(true)
-                .open(path)?,
+            OpenOptions::new().write(true).create_new(true).open(path)?,
         ))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         Ok(Box::new(
-            OpenOptions::new().append(true).open(self.path.join(name))?,
+            OpenOptions::new().write(true).open(self.path.join(name))?,
         ))
     }
 
@@ -177,8 +175,8 @@ impl Disk for Directory {
 }
 
 impl DiskFile for File {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write_all_at(bytes, at)
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {

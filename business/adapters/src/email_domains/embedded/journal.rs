@@ -1,4 +1,7 @@
-//! The journal: segments, each a file to which records are appended.
+//! The journal: segments, each a file of records in space that was written with zeros ahead.
+//!
+//! A sync of bytes that a file has already is cheaper than one of a file that grew: the file
+//! system has nothing to write but them.
 
 use std::{
     collections::VecDeque,
@@ -15,11 +18,17 @@ use super::{
     record::{Framed, any_behind, framed},
 };
 
+/// How much is allocated between two syncs: those of the segment in use wait for no more.
+const ALLOCATED_AT_ONCE: usize = 1 << 20;
+
 /// A segment that is open for appending.
 pub(super) struct Segment {
     pub(super) number: u64,
     file: Box<dyn DiskFile>,
+    /// Where its records end.
     length: u64,
+    /// Where its file ends, if not before `length`; all between is zero.
+    allocated: u64,
 }
 
 /// Why a record is not in the journal.
@@ -39,11 +48,12 @@ impl AppendError {
 }
 
 impl Segment {
-    /// A new one, with a durable header and a durable name.
+    /// A new one of `bytes`, with a durable header and a durable name.
     pub(super) fn create(
         disk: &dyn Disk,
         store: StoreId,
         number: u64,
+        bytes: u64,
     ) -> Result<Self, AppendError> {
         let name = FileKind::Journal.file_name(number);
         let header = Header {
@@ -57,38 +67,88 @@ impl Segment {
             io::ErrorKind::AlreadyExists => disk.remove(&name).and_then(|()| disk.create(&name)),
             _ => Err(error),
         });
-        let mut file = created.map_err(AppendError::NotWritten)?;
-        if let Err(error) = file.append(&header) {
-            // Best effort: a segment without a whole header is thrown away when the store opens.
+        let mut segment = Self {
+            number,
+            file: created.map_err(AppendError::NotWritten)?,
+            length: HEADER_LENGTH as u64,
+            allocated: HEADER_LENGTH as u64,
+        };
+        let header = segment.file.write_at(&header, 0);
+        let made = header
+            .map_err(AppendError::NotWritten)
+            .and_then(|()| segment.allocate(bytes));
+        if let Err(error) = made {
+            // Best effort: one without a header is thrown away when the store opens, and one
+            // without records holds nothing.
             let _ = disk.remove(&name);
-            return Err(AppendError::NotWritten(error));
+            return Err(error);
         }
-        file.sync()
-            .and_then(|()| disk.sync_directory())
-            .map_err(AppendError::Unknown)?;
-        Ok(Self {
-            number,
-            file,
-            length: header.len() as u64,
-        })
+        disk.sync_directory().map_err(AppendError::Unknown)?;
+        Ok(segment)
     }
 
-    /// One that is there already and holds `length` bytes.
-    pub(super) fn reopen(disk: &dyn Disk, number: u64, length: u64) -> io::Result<Self> {
-        let file = disk.open(&FileKind::Journal.file_name(number))?;
-        Ok(Self {
+    /// One that is there already, without records in its `length` bytes; made to have `bytes`.
+    pub(super) fn reopen(
+        disk: &dyn Disk,
+        number: u64,
+        length: u64,
+        bytes: u64,
+    ) -> Result<Self, AppendError> {
+        let file = disk.open(&FileKind::Journal.file_name(number));
+        let mut segment = Self {
             number,
-            file,
-            length,
-        })
+            file: file.map_err(AppendError::NotWritten)?,
+            length: HEADER_LENGTH as u64,
+            allocated: length,
+        };
+        segment.allocate(bytes)?;
+        Ok(segment)
     }
 
-    /// Appends whole records and makes them durable.
+    /// Writes zeros up to byte `end`, and syncs. On a full disk it takes what there is: without
+    /// space ahead, the segment grows with each record.
+    fn allocate(&mut self, end: u64) -> Result<(), AppendError> {
+        let zeros = vec![0; ALLOCATED_AT_ONCE];
+        loop {
+            let missing = end.saturating_sub(self.allocated);
+            let now = usize::try_from(missing)
+                .unwrap_or(usize::MAX)
+                .min(ALLOCATED_AT_ONCE);
+            let full = self.file.write_at(&zeros[..now], self.allocated).is_err();
+            if full {
+                self.file
+                    .truncate(self.allocated)
+                    .map_err(AppendError::NotWritten)?;
+            } else {
+                self.allocated += now as u64;
+            }
+            self.file.sync().map_err(AppendError::Unknown)?;
+            if full || self.allocated >= end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether so many bytes more need no space that is not there yet.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.length + bytes as u64 <= self.allocated
+    }
+
+    /// Whether the next segment will be needed soon.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.length >= self.allocated / 2
+    }
+
+    /// Writes a whole record behind the last one and makes it durable.
     pub(super) fn append(&mut self, record: &[u8]) -> Result<(), AppendError> {
-        if let Err(error) = self.file.append(record) {
-            // The next record must not stand behind half of this one.
+        if let Err(error) = self.file.write_at(record, self.length) {
+            // Neither may the next record stand behind half of this one, nor, when it is shorter,
+            // before what is left of it.
             return Err(match self.file.truncate(self.length) {
-                Ok(()) => AppendError::NotWritten(error),
+                Ok(()) => {
+                    self.allocated = self.length;
+                    AppendError::NotWritten(error)
+                }
                 Err(error) => AppendError::Unknown(error),
             });
         }
@@ -97,7 +157,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Its length in bytes.
+    /// The length of its header and records in bytes.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
@@ -111,7 +171,7 @@ pub struct TornTail {
     pub file: String,
     /// Where the unfinished record began.
     pub offset: u64,
-    /// How many bytes were cut.
+    /// How many bytes there were of it, up to the last that is not zero.
     pub bytes: u64,
 }
 
@@ -121,14 +181,14 @@ pub(super) struct Replayed {
     pub(super) sequence: u64,
     /// How many records were read.
     pub(super) records: u64,
-    /// The segments that hold records, and their lengths.
+    /// The segments that hold records, and where these end.
     pub(super) segments: VecDeque<(u64, u64)>,
-    /// The last segment, when it is empty and can be written to.
-    pub(super) empty: Option<u64>,
+    /// The last segment, when it is empty and can be written to, and the length of its file.
+    pub(super) empty: Option<(u64, u64)>,
     /// The highest number in use.
     pub(super) last_number: u64,
     pub(super) torn: Option<TornTail>,
-    /// The file of a segment that a crash kept from getting its header, and its length.
+    /// The file of a segment that a crash kept from getting its header, and how much is in it.
     unfinished: Option<(String, u64)>,
 }
 
@@ -137,8 +197,9 @@ pub(super) struct Replayed {
 /// before it, `first` has to be there, for it was made before the snapshot was, and so has every
 /// record that the snapshot holds already, up to `snapshot_holds`.
 ///
-/// What follows the last sound record is a torn tail and cut off, if nothing sound stands behind
-/// it; otherwise the journal is corrupt, and nothing is changed.
+/// Behind the last sound record of a segment, zeros are space that was never used. Anything else is
+/// a torn tail and cut off, if nothing sound stands behind it; otherwise the journal is corrupt,
+/// and nothing is changed.
 pub(super) fn replay(
     disk: &Arc<dyn Disk>,
     store: StoreId,
@@ -188,24 +249,25 @@ pub(super) fn replay(
                     "not the header of this segment",
                 ));
             }
-            replayed.unfinished = Some((name, bytes.len() as u64));
+            replayed.unfinished = Some((name, without_zeros(&bytes).len() as u64));
             break;
         }
         replayed.last_number = number;
         let end = replay_segment(&name, number, &bytes, &mut replayed, &mut apply)?;
-        if end < bytes.len() {
-            let bytes = (bytes.len() - end) as u64;
+        let rest = without_zeros(&bytes[end..]).len();
+        if rest > 0 {
             replayed.torn = Some(TornTail {
                 file: name,
                 offset: end as u64,
-                bytes,
+                bytes: rest as u64,
             });
         }
         if end > HEADER_LENGTH {
             replayed.segments.push_back((number, end as u64));
             replayed.empty = None;
         } else {
-            replayed.empty = Some(number);
+            let length = if rest > 0 { end } else { bytes.len() };
+            replayed.empty = Some((number, length as u64));
         }
     }
     if let Some(holds) = snapshot_holds {
@@ -230,14 +292,15 @@ pub(super) fn replay(
 }
 
 impl Replayed {
-    /// Cuts off what a crash left unfinished, and makes durable what was read: it may not be yet,
-    /// when the process died and not the machine.
+    /// Cuts off what a crash left unfinished, and the space behind the last records, which nobody
+    /// goes on in. Makes durable what was read: it may not be yet, when the process died and not
+    /// the machine.
     fn settle(&mut self, disk: &Arc<dyn Disk>) -> Result<(), OpenError> {
         let sync = |name: &str, length: Option<u64>| {
             let mut file = disk.open(name).map_err(OpenError::io(name, "open it"))?;
             if let Some(length) = length {
                 file.truncate(length)
-                    .map_err(OpenError::io(name, "cut its torn tail"))?;
+                    .map_err(OpenError::io(name, "cut it behind its records"))?;
             }
             file.sync().map_err(OpenError::io(name, "sync it"))
         };
@@ -246,7 +309,7 @@ impl Replayed {
         }
         if let Some((file, bytes)) = self.unfinished.take() {
             remove(disk, &file)?;
-            // A file that was made and never written to has nothing to tell.
+            // A file that was made and holds nothing has nothing to tell.
             if bytes > 0 {
                 self.torn.get_or_insert(TornTail {
                     file,
@@ -255,8 +318,10 @@ impl Replayed {
                 });
             }
         }
-        let read = [self.segments.back().map(|last| last.0), self.empty];
-        for number in read.into_iter().flatten() {
+        if let Some((number, end)) = self.segments.back() {
+            sync(&FileKind::Journal.file_name(*number), Some(*end))?;
+        }
+        if let Some((number, _)) = self.empty {
             sync(&FileKind::Journal.file_name(number), None)?;
         }
         Ok(())
@@ -279,6 +344,10 @@ fn replay_segment(
             end,
         }) = framed(number, bytes, at)
         else {
+            // Looked at first: of a segment that was hardly used, most is this.
+            if without_zeros(&bytes[at..]).is_empty() {
+                return Ok(at);
+            }
             if any_behind(number, bytes, at, replayed.sequence + 1) {
                 return Err(OpenError::corrupt(
                     name,
@@ -316,7 +385,8 @@ pub(super) fn store_of_first(disk: &Arc<dyn Disk>) -> Result<Option<StoreId>, Op
         return Ok(None);
     };
     let name = FileKind::Journal.file_name(number);
-    let header = Header::decode(FileKind::Journal, &name, &read(disk, &name)?)?;
+    let header = read_up_to(disk, &name, HEADER_LENGTH as u64)?;
+    let header = Header::decode(FileKind::Journal, &name, &header)?;
     Ok(header.map(|header| header.store))
 }
 
@@ -336,9 +406,26 @@ pub(super) fn remove(disk: &Arc<dyn Disk>, name: &str) -> Result<(), OpenError> 
 }
 
 fn read(disk: &Arc<dyn Disk>, name: &str) -> Result<Vec<u8>, OpenError> {
+    read_up_to(disk, name, u64::MAX)
+}
+
+fn read_up_to(disk: &Arc<dyn Disk>, name: &str, length: u64) -> Result<Vec<u8>, OpenError> {
     let mut bytes = Vec::new();
     disk.read(name)
-        .and_then(|mut file| file.read_to_end(&mut bytes))
+        .and_then(|file| file.take(length).read_to_end(&mut bytes))
         .map_err(OpenError::io(name, "read it"))?;
     Ok(bytes)
+}
+
+/// All up to the last byte that is not zero.
+fn without_zeros(bytes: &[u8]) -> &[u8] {
+    const ZEROS: [u8; 4_096] = [0; 4_096];
+    let blank: usize = bytes
+        .rchunks(ZEROS.len())
+        .take_while(|chunk| **chunk == ZEROS[..chunk.len()])
+        .map(<[u8]>::len)
+        .sum();
+    let bytes = &bytes[..bytes.len() - blank];
+    let last = bytes.iter().rposition(|byte| *byte != 0);
+    &bytes[..last.map_or(0, |last| last + 1)]
 }

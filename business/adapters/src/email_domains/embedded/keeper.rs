@@ -4,8 +4,8 @@
 use std::{
     io,
     sync::{Arc, mpsc},
-    thread::{self, JoinHandle},
-    time::Duration,
+    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use foundation::supervision::spawn_thread;
@@ -33,32 +33,36 @@ pub(super) fn start(shared: Arc<Shared>, wakes: mpsc::Receiver<()>) -> io::Resul
     let shutdown = shared.shutdown.clone();
     spawn_thread("journal-keeper", &shutdown, move || {
         while wakes.recv().is_ok() {
-            shared.keep();
+            if let Err(error) = shared.keep() {
+                // The journal grows meanwhile, and the next group asks again; a full disk is not
+                // filled with one attempt after the other.
+                tracing::warn!(%error, "journal housekeeping failed");
+                rest(&wakes);
+            }
         }
     })
 }
 
+/// Hears no wake for a while, unless there will be no more.
+fn rest(wakes: &mpsc::Receiver<()>) {
+    let end = Instant::now() + AFTER_A_FAILURE;
+    while let Some(left) = end.checked_duration_since(Instant::now())
+        && wakes.recv_timeout(left).is_ok()
+    {}
+}
+
 impl Shared {
-    fn keep(&self) {
+    fn keep(&self) -> io::Result<()> {
         let (segment, snapshot) = {
             let writer = self.writer.lock();
-            (
-                writer.wants_segment(&self.options),
-                writer.wants_snapshot(&self.options),
-            )
+            (writer.wants_segment(), writer.wants_snapshot(&self.options))
         };
-        let kept = if snapshot {
+        if snapshot {
             self.snapshot()
         } else if segment {
             self.prepare(&mut self.keeper.lock())
         } else {
             Ok(())
-        };
-        if let Err(error) = kept {
-            // The journal grows meanwhile, and the next group asks again; a full disk is not
-            // filled with one attempt after the other.
-            tracing::warn!(%error, "journal housekeeping failed");
-            thread::sleep(AFTER_A_FAILURE);
         }
     }
 
@@ -67,7 +71,12 @@ impl Shared {
         if self.writer.lock().prepared.is_some() {
             return Ok(());
         }
-        let made = Segment::create(&*self.disk, self.store, keeper.next_number);
+        let made = Segment::create(
+            &*self.disk,
+            self.store,
+            keeper.next_number,
+            self.options.segment_bytes,
+        );
         let segment = made.map_err(|error| self.stop_if_unknown(error))?;
         keeper.next_number += 1;
         self.writer.lock().prepared = Some(segment);
@@ -93,7 +102,7 @@ impl Shared {
             let mut writer = self.writer.lock();
             // The committer may have gone on in the prepared segment by itself a moment ago; then
             // the snapshot begins before the records that stand in it already.
-            writer.roll();
+            let _ = writer.roll();
             (writer.segment.number, writer.before_segment)
         };
         let mut snapshot = Writer::start(&*self.disk, self.store, first, sequence)?;

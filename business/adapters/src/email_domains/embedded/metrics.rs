@@ -33,7 +33,7 @@ impl Metrics {
             )?,
             journal_bytes: register_int_gauge_with_registry!(
                 "catchall_journal_bytes",
-                "Length of the journal that no snapshot covers yet.",
+                "Length of the records in the journal that no snapshot covers yet.",
                 registry
             )?,
             segments: register_int_gauge_with_registry!(

@@ -181,7 +181,8 @@ pub(super) fn framed(segment: u64, bytes: &[u8], at: usize) -> Option<Framed<'_>
         .filter(|length| *length <= MAX_PAYLOAD)?;
     let (crc, sequence) = (fields.u32()?, fields.u64()?);
     let payload = fields.bytes(length)?;
-    (checksum(segment, sequence, payload) == crc).then_some(Framed {
+    // Numbers begin with 1: where nothing was written yet, no checksum makes a record.
+    (sequence > 0 && checksum(segment, sequence, payload) == crc).then_some(Framed {
         sequence,
         payload,
         end: at + FRAME_LENGTH + length,
@@ -258,7 +259,7 @@ mod tests {
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Record::decode(&bytes);
             let _ = framed(1, &bytes, 0);
-            let _ = any_behind(1, &bytes, 0, 0);
+            let _ = any_behind(1, &bytes, 0, 1);
         }
     }
 }

@@ -76,8 +76,7 @@ impl Writer {
             number: first,
         }
         .encode();
-        writer.file.append(&header)?;
-        writer.length += header.len() as u64;
+        writer.append(&header)?;
         writer.block(Block::Start, &[&sequence.to_le_bytes()])?;
         Ok(writer)
     }
@@ -123,11 +122,16 @@ impl Writer {
             crc32c::crc32c_append(crc, part)
         });
         head.extend(crc.to_le_bytes());
-        self.file.append(&head)?;
+        self.append(&head)?;
         for part in parts {
-            self.file.append(part)?;
+            self.append(part)?;
         }
-        self.length += (head.len() + length) as u64;
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(bytes, self.length)?;
+        self.length += bytes.len() as u64;
         Ok(())
     }
 }

@@ -79,8 +79,8 @@ struct DelayedFile {
 }
 
 impl DiskFile for DelayedFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.append(bytes)
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.file.write_at(bytes, at)
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
@@ -112,7 +112,7 @@ mod tests {
         disk.pause = |delay| PAUSES.with_borrow_mut(|pauses| pauses.push(delay));
         let _lock = disk.lock().unwrap();
         let mut file = disk.create("a").unwrap();
-        file.append(b"abc").unwrap();
+        file.write_at(b"abc", 0).unwrap();
         file.truncate(2).unwrap();
         disk.rename("a", "b").unwrap();
         assert_eq!(PAUSES.take(), []);
