@@ -23,7 +23,7 @@ use business::email_domains::{
     ports::{Cursor, Freshness, PageRequest},
     verdict::Verdict,
 };
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 
 pub(crate) use self::{
     bulk::EventsBody,
@@ -53,17 +53,14 @@ impl FromRequest for DomainPath {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         // The path as it was sent: the router's own decoding replaces what is not UTF-8 and
         // leaves some escapes. It never decodes a slash, so segments are the same to both.
-        let raw = request
-            .path()
-            .split('/')
-            .nth(DOMAIN_SEGMENT)
-            .unwrap_or_default();
+        let mut segments = request.path().as_bytes().split(|byte| *byte == b'/');
+        let raw = segments.nth(DOMAIN_SEGMENT).unwrap_or_default();
         ready(parse_domain(raw).map(Self))
     }
 }
 
-fn parse_domain(raw: &str) -> Result<DomainName, Problem> {
-    let text = percent_decode_str(raw)
+fn parse_domain(raw: &[u8]) -> Result<DomainName, Problem> {
+    let text = percent_decode(raw)
         .decode_utf8()
         .map_err(|_| Problem::invalid_domain("the percent-encoded bytes are not UTF-8"))?;
     Ok(DomainName::parse(&text)?)
@@ -215,7 +212,9 @@ mod tests {
             ("%zz.example", None),
             ("", None),
         ] {
-            let parsed = parse_domain(raw).ok().map(|name| name.to_string());
+            let parsed = parse_domain(raw.as_bytes())
+                .ok()
+                .map(|name| name.to_string());
             assert_eq!(parsed.as_deref(), name, "{raw}");
         }
     }

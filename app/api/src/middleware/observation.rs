@@ -152,6 +152,11 @@ impl Observer {
 }
 
 impl Observation<'_> {
+    /// When the request's head was there.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// The request is answered. A failure is logged here and nowhere else, with all its causes.
     pub(super) fn end(mut self, status: StatusCode, id: &RequestId, problem: Option<&Problem>) {
         let elapsed = self.started.elapsed();

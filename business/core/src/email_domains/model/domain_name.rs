@@ -59,6 +59,9 @@ impl DomainName {
     /// # Errors
     /// [`InvalidDomainName`] says what is wrong.
     pub fn parse(input: &str) -> Result<Self, InvalidDomainName> {
+        if is_plain(input) {
+            return Ok(Self(input.to_ascii_lowercase().into_boxed_str()));
+        }
         if input.len() > MAX_INPUT_LENGTH {
             return Err(InvalidDomainName::TooLong);
         }
@@ -109,9 +112,11 @@ impl<'a> DomainRef<'a> {
     /// # Errors
     /// When the text is no canonical name, so was never written from one.
     pub fn from_stored(text: &'a str) -> Result<Self, InvalidDomainName> {
-        check_ascii(text)?;
-        match text.chars().find(char::is_ascii_uppercase) {
-            Some(upper) => Err(InvalidDomainName::Character(upper)),
+        if !is_plain(text) {
+            check_ascii(text)?;
+        }
+        match text.bytes().find(u8::is_ascii_uppercase) {
+            Some(upper) => Err(InvalidDomainName::Character(upper.into())),
             None => Ok(Self(text)),
         }
     }
@@ -147,28 +152,33 @@ impl fmt::Display for DomainName {
 
 /// Whether a text is for sure a name that only has to be put in lower case: what nearly all names
 /// are. Of others [`DomainName::parse`] tells what they are, or why they are none.
+///
+/// Every event comes by here, so it looks at every byte once.
 pub(super) fn is_plain(text: &str) -> bool {
-    let plain = |label: &[u8]| {
-        let (Some(first), Some(last)) = (label.first(), label.last()) else {
-            return false;
-        };
-        label.len() <= MAX_LABEL_LENGTH
-            && first.is_ascii_alphanumeric()
-            && last.is_ascii_alphanumeric()
-            && label
-                .iter()
-                .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
-            // It may be an A-label.
-            && label.get(2..4) != Some(b"--")
-    };
     let name = text.as_bytes();
+    let (mut label, mut previous) = (0, b'.');
+    for (at, &byte) in name.iter().enumerate() {
+        let fits = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => true,
+            // Two of them in the third and fourth place: it may be an A-label.
+            b'-' => at > label && !(previous == b'-' && at == label + 3),
+            b'.' => {
+                let sound = at > label && at - label <= MAX_LABEL_LENGTH && previous != b'-';
+                label = at + 1;
+                sound
+            }
+            _ => false,
+        };
+        if !fits {
+            return false;
+        }
+        previous = byte;
+    }
     // What begins with a letter is no number, in whatever notation.
-    let top = name.rsplit(|byte| *byte == b'.').next();
-    name.len() <= MAX_LENGTH
-        && top
-            .and_then(<[u8]>::first)
-            .is_some_and(u8::is_ascii_alphabetic)
-        && name.split(|byte| *byte == b'.').all(plain)
+    name.get(label).is_some_and(u8::is_ascii_alphabetic)
+        && name.len() - label <= MAX_LABEL_LENGTH
+        && previous != b'-'
+        && name.len() <= MAX_LENGTH
 }
 
 /// Whether UTS #46 has a say: beyond ASCII, or a label that claims to be an A-label.
@@ -342,6 +352,22 @@ mod tests {
                 prop_assert_eq!(DomainRef::from_stored(name.as_str()), Ok(name.borrowed()));
                 prop_assert!(name.as_str().len() <= MAX_LENGTH);
                 prop_assert!(name.as_str().bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.')));
+            }
+        }
+
+        /// What is called plain passes every check, and is nothing that UTS #46 would change.
+        #[test]
+        fn plain_is_sound(input in "[a-cA-C0-2.-]{1,9}|[a-z-]{60,70}(\\.[a-z0-9]{0,3}){0,2}|xn--[a-z]{3}") {
+            if is_plain(&input) {
+                prop_assert_eq!(check_ascii(&input), Ok(()));
+                prop_assert!(!needs_uts46(input.as_bytes()));
+            } else {
+                // Or all would take the long way, and nobody notice.
+                let other = needs_uts46(input.as_bytes())
+                    || check_ascii(&input).is_err()
+                    || input.contains("--")
+                    || input.rsplit('.').next().is_some_and(|top| top.starts_with(|c: char| c.is_ascii_digit()));
+                prop_assert!(other, "{:?} is plain", input);
             }
         }
 
