@@ -109,6 +109,9 @@ impl<'a> DomainRef<'a> {
     /// # Errors
     /// When the text is no canonical name, so was never written from one.
     pub fn from_stored(text: &'a str) -> Result<Self, InvalidDomainName> {
+        if is_plain(text) && !text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Ok(Self(text));
+        }
         check_ascii(text)?;
         match text.chars().find(char::is_ascii_uppercase) {
             Some(upper) => Err(InvalidDomainName::Character(upper)),
