@@ -7,6 +7,7 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
+//! | `appliers` | the threads that apply what is replayed |
 //! | [`disk`] | the seam to the file system |
 //! | `format` | names, headers and numbers of files |
 //! | `record` | one group as bytes |
@@ -14,6 +15,7 @@
 //! | `snapshot` | writing and loading one |
 //! | `keeper` | the thread that makes segments and snapshots ahead of need |
 
+mod appliers;
 pub mod disk;
 mod error;
 mod format;
@@ -27,12 +29,13 @@ use std::{
     any::Any,
     collections::VecDeque,
     io,
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::Instant,
 };
 
@@ -50,6 +53,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use self::{
+    appliers::Appliers,
     disk::Disk,
     format::FileKind,
     journal::{AppendError, Segment},
@@ -61,7 +65,7 @@ pub use self::{error::OpenError, journal::TornTail};
 use super::{
     ledger::{Ledger, Standing, new_marks},
     memory::seed_of,
-    tally_map::TallyMap,
+    tally_map::{TallyMap, shard_of},
 };
 
 /// How large the files of a store grow.
@@ -78,6 +82,9 @@ pub struct EmbeddedOptions {
 /// What is allocated when a store opens, who waits for it: the keeper makes a whole segment once
 /// half of this is used.
 const FIRST_SEGMENT_BYTES: u64 = 64 << 10;
+
+/// More threads than this do not open a store faster: one reads for all.
+const MAX_THREADS: usize = 8;
 
 /// What was found when a store was opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -161,9 +168,12 @@ impl Embedded {
         })?;
         let snapshots = journal::list(&disk, FileKind::Snapshot)?;
         let newest = snapshots.last().copied();
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = threads.min(MAX_THREADS);
         let (loaded, map) = match newest {
             Some(number) => {
-                snapshot::load(&disk, number, |store| TallyMap::new(seed_of(store), policy))?
+                let map = |store| TallyMap::new(seed_of(store), policy);
+                snapshot::load(&disk, number, threads, map)?
             }
             None => {
                 let store = journal::store_of_first(&disk)?
@@ -177,25 +187,32 @@ impl Embedded {
         let (store, first) = (loaded.store, newest.unwrap_or(1));
         let snapshot_holds = newest.map(|_| loaded.holds());
         let mut ledger = loaded.ledger;
-        let replayed = journal::replay(
-            &disk,
-            store,
-            first,
-            snapshot_holds,
-            loaded.sequence,
-            |sequence, bytes| {
-                let record = Record::decode(bytes)?;
-                for change in &record.changes {
-                    if sequence > loaded.shards[map.shard_of(change.domain)] {
-                        map.apply(change, record.formed_at);
+        let replayed = thread::scope(|scope| {
+            let mut appliers = Appliers::start(scope, &map, threads)
+                .map_err(OpenError::io(".", "start a thread to replay it"))?;
+            let replayed = journal::replay(
+                &disk,
+                store,
+                first,
+                snapshot_holds,
+                loaded.sequence,
+                |sequence, bytes| {
+                    let record = Record::decode(bytes)?;
+                    for change in &record.changes {
+                        let hash = map.hash_of(change.domain);
+                        if sequence > loaded.shards[shard_of(hash)] {
+                            appliers.add(change, hash, record.formed_at);
+                        }
                     }
-                }
-                if sequence > loaded.ledger_sequence {
-                    ledger.settle(record.id, &record.outcomes, record.marks.iter().copied());
-                }
-                Some(())
-            },
-        )?;
+                    if sequence > loaded.ledger_sequence {
+                        ledger.settle(record.id, &record.outcomes, record.marks.iter().copied());
+                    }
+                    Some(())
+                },
+            )?;
+            appliers.finish();
+            Ok::<_, OpenError>(replayed)
+        })?;
         keeper::remove_before(&*disk, first)
             .map_err(AppendError::into_io)
             .map_err(OpenError::io(".", "remove old files"))?;
@@ -301,11 +318,7 @@ impl Embedded {
             self.append(&mut writer, &record)?;
         }
         let mut applied = shared.applied.lock();
-        let verdict_changes = record
-            .changes
-            .iter()
-            .filter_map(|change| shared.map.apply(change, record.formed_at))
-            .collect();
+        let verdict_changes = shared.map.apply_all(&record.changes, record.formed_at);
         applied
             .ledger
             .settle(record.id, &record.outcomes, record.marks);
