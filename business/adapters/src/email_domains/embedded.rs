@@ -12,6 +12,7 @@
 //! | `format` | names, headers and numbers of files |
 //! | `record` | one group as bytes |
 //! | `journal` | segments, appending, replaying |
+//! | `writer` | the end of the journal, and which files are behind it |
 //! | `snapshot` | writing and loading one |
 //! | `keeper` | the thread that makes segments and snapshots ahead of need |
 
@@ -24,10 +25,10 @@ mod keeper;
 mod metrics;
 mod record;
 mod snapshot;
+mod writer;
 
 use std::{
     any::Any,
-    collections::VecDeque,
     io,
     num::NonZeroUsize,
     sync::{
@@ -60,6 +61,7 @@ use self::{
     keeper::Keeper,
     metrics::Metrics,
     record::Record,
+    writer::Writer,
 };
 pub use self::{error::OpenError, journal::TornTail};
 use super::{
@@ -120,23 +122,6 @@ struct Shared {
     failed: AtomicBool,
     /// Keeps other processes out.
     _lock: Box<dyn Any + Send + Sync>,
-}
-
-/// The end of the journal. Its lock is held while a group is made durable.
-struct Writer {
-    segment: Segment,
-    /// The segment to go on in when this one is full.
-    prepared: Option<Segment>,
-    /// Full segments that no snapshot covers yet, with their lengths.
-    full: VecDeque<(u64, u64)>,
-    /// The length of the last snapshot.
-    snapshot_bytes: u64,
-    /// The number of the last record.
-    sequence: u64,
-    /// The number of the last record before the segment.
-    before_segment: u64,
-    /// Where records are encoded.
-    buffer: Vec<u8>,
 }
 
 /// What the map holds. Its lock is held while a group is applied, so that whoever has it sees the
@@ -369,52 +354,6 @@ impl Shared {
         self.failed.store(true, Ordering::Release);
         self.shutdown
             .fail(format!("the store cannot be synced: {error}"));
-    }
-}
-
-impl Writer {
-    /// Encodes the next record, for the segment in use.
-    fn encode(&mut self, record: &Record<'_>) -> Result<(), PortError> {
-        self.buffer.clear();
-        record
-            .encode(self.segment.number, self.sequence + 1, &mut self.buffer)
-            .ok_or_else(|| PortError::caused_by(ErrorKind::Invalid, "record", "group too large"))
-    }
-
-    /// Goes on in the prepared segment, if there is one and this one is not empty. Otherwise this
-    /// one grows.
-    #[must_use]
-    fn roll(&mut self) -> bool {
-        if self.sequence == self.before_segment {
-            return false;
-        }
-        let Some(next) = self.prepared.take() else {
-            return false;
-        };
-        let full = std::mem::replace(&mut self.segment, next);
-        self.full.push_back((full.number, full.length()));
-        self.before_segment = self.sequence;
-        true
-    }
-
-    /// The records that no snapshot covers, in bytes.
-    fn journal_bytes(&self) -> u64 {
-        self.full.iter().map(|(_, length)| length).sum::<u64>() + self.segment.length()
-    }
-
-    fn wants_segment(&self) -> bool {
-        self.prepared.is_none() && self.segment.is_half_full()
-    }
-
-    fn wants_snapshot(&self, options: &EmbeddedOptions) -> bool {
-        /// A server that is restarted often leaves many short segments.
-        const MAX_SEGMENTS: usize = 1_024;
-        let enough = options.snapshot_after_bytes.max(self.snapshot_bytes);
-        self.journal_bytes() >= enough || self.full.len() >= MAX_SEGMENTS
-    }
-
-    fn wants_keeper(&self, options: &EmbeddedOptions) -> bool {
-        self.wants_segment() || self.wants_snapshot(options)
     }
 }
 

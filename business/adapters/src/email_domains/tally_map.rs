@@ -101,9 +101,9 @@ impl TallyMap {
         Some(page)
     }
 
-    /// A copy of one shard's arena, as a snapshot holds it.
-    pub(crate) fn copy_arena(&self, shard: usize) -> Vec<u8> {
-        self.shards[shard].read().arena.to_bytes()
+    /// Copies one shard's arena, as a snapshot holds it, in place of what is in `bytes`.
+    pub(crate) fn copy_arena(&self, shard: usize, bytes: &mut Vec<u8>) {
+        self.shards[shard].read().arena.copy_to(bytes);
     }
 
     /// Takes a shard back from a copy of its arena. `None` when the bytes are no arena of it.
@@ -225,6 +225,12 @@ mod tests {
         assert_eq!(walk(&map, 1_000), model);
     }
 
+    fn arena_of(map: &TallyMap, shard: usize) -> Vec<u8> {
+        let mut bytes = vec![1];
+        map.copy_arena(shard, &mut bytes);
+        bytes
+    }
+
     #[test]
     fn many_changes_at_once_are_as_one_after_the_other() {
         let names: Vec<_> = (0..700)
@@ -259,7 +265,7 @@ mod tests {
         for other in [together, in_parts] {
             assert_eq!(other.totals(), one_by_one.totals());
             for shard in 0..SHARDS {
-                assert_eq!(other.copy_arena(shard), one_by_one.copy_arena(shard));
+                assert_eq!(arena_of(&other, shard), arena_of(&one_by_one, shard));
             }
         }
     }
@@ -269,14 +275,14 @@ mod tests {
         let (map, model) = filled(3_000);
         let copy = TallyMap::new(42, VerdictPolicy::default());
         for shard in 0..SHARDS {
-            copy.load_arena(shard, &map.copy_arena(shard)).unwrap();
+            copy.load_arena(shard, &arena_of(&map, shard)).unwrap();
         }
         assert_eq!(walk(&copy, 1_000), model);
         assert_eq!(copy.totals(), map.totals());
 
         let other_seed = TallyMap::new(43, VerdictPolicy::default());
-        assert!((0..SHARDS).any(|s| other_seed.load_arena(s, &map.copy_arena(s)).is_none()));
-        let mut cut = map.copy_arena(9);
+        assert!((0..SHARDS).any(|s| other_seed.load_arena(s, &arena_of(&map, s)).is_none()));
+        let mut cut = arena_of(&map, 9);
         cut.pop();
         assert!(copy.load_arena(9, &cut).is_none());
     }

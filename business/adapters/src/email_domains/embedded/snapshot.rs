@@ -34,6 +34,10 @@ const BLOCK_HEAD_LENGTH: usize = 13;
 /// The longest content of a block: an arena of 4 GiB and what stands before it.
 const MAX_BLOCK: u64 = (1 << 32) + 64;
 
+/// How much is written between two syncs. A sync of the journal waits for what the disk is busy
+/// with, which must not be a whole snapshot.
+const SYNCED_AT_ONCE: u64 = 4 << 20;
+
 /// What a block is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -53,6 +57,7 @@ pub(super) struct Writer {
     file: Box<dyn DiskFile>,
     name: String,
     length: u64,
+    synced: u64,
 }
 
 impl Writer {
@@ -72,6 +77,7 @@ impl Writer {
             file: disk.create(UNFINISHED)?,
             name,
             length: 0,
+            synced: 0,
         };
         let header = Header {
             kind: FileKind::Snapshot,
@@ -84,9 +90,20 @@ impl Writer {
         Ok(writer)
     }
 
-    pub(super) fn shard(&mut self, number: usize, sequence: u64, arena: &[u8]) -> io::Result<()> {
+    pub(super) fn shard(
+        &mut self,
+        number: usize,
+        sequence: u64,
+        arena: &[u8],
+    ) -> Result<(), AppendError> {
         let number = &(number as u64).to_le_bytes()[..2];
         self.block(Block::Shard, &[number, &sequence.to_le_bytes(), arena])
+            .map_err(AppendError::NotWritten)?;
+        if self.length - self.synced >= SYNCED_AT_ONCE {
+            self.file.sync().map_err(AppendError::Unknown)?;
+            self.synced = self.length;
+        }
+        Ok(())
     }
 
     pub(super) fn ledger(&mut self, sequence: u64, ledger: &Ledger) -> io::Result<()> {

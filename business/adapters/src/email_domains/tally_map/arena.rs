@@ -124,9 +124,10 @@ impl Arena {
         Some((arena, count))
     }
 
-    /// A copy as a snapshot holds it.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        self.chunks.concat()
+    /// Puts in place of what is in `bytes` how a snapshot holds the records.
+    pub(super) fn copy_to(&self, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        self.chunks.iter().for_each(|chunk| bytes.extend(chunk));
     }
 
     /// Both ends of what may be the record at `offset`, only to have them in the processor's cache.
@@ -180,7 +181,9 @@ mod tests {
             offsets.push((arena.push(name.as_bytes(), &tally), name, tally));
         }
         assert!(arena.chunks.len() > 2);
-        let (copy, count) = Arena::from_bytes(&arena.to_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        arena.copy_to(&mut bytes);
+        let (copy, count) = Arena::from_bytes(&bytes).unwrap();
         assert_eq!((count, copy.end()), (5_000, arena.end()));
         let mut from = 0;
         for (offset, name, tally) in offsets {

@@ -48,6 +48,10 @@ impl TallyMap {
         changes: &[FoldedChange<'_>],
         at: UnixSeconds,
     ) -> Vec<VerdictChange> {
+        // What a single event is: it has nothing to sort.
+        if let [change] = changes {
+            return self.apply(change, at).into_iter().collect();
+        }
         let mut verdicts = Vec::new();
         let mut shards = Vec::with_capacity(TOGETHER);
         for places in self.by_shard(changes).chunks(TOGETHER) {
@@ -82,10 +86,23 @@ impl TallyMap {
         named.collect()
     }
 
+    fn apply(&self, change: &FoldedChange<'_>, at: UnixSeconds) -> Option<VerdictChange> {
+        let hash = self.hash_of(change.domain);
+        let addition = Addition::of(change, hash, at);
+        let mut shard = self.shards[shard_of(hash)].write();
+        let (from, to) = shard.add(&addition, self.seed, self.policy)?;
+        drop(shard);
+        Some(VerdictChange {
+            domain: change.domain.to_name(),
+            from,
+            to,
+        })
+    }
+
     /// The changes by shard, in their order within one.
     fn by_shard(&self, changes: &[FoldedChange<'_>]) -> Vec<Place> {
         let places = changes.iter().enumerate().map(|(position, change)| Place {
-            hash: self.hash(change.domain.as_str()),
+            hash: self.hash_of(change.domain),
             position,
         });
         let places: Vec<_> = places.collect();
