@@ -7,13 +7,16 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
+//! | `appliers` | the threads that apply what is replayed |
 //! | [`disk`] | the seam to the file system |
 //! | `format` | names, headers and numbers of files |
 //! | `record` | one group as bytes |
 //! | `journal` | segments, appending, replaying |
+//! | `writer` | the end of the journal, and which files are behind it |
 //! | `snapshot` | writing and loading one |
 //! | `keeper` | the thread that makes segments and snapshots ahead of need |
 
+mod appliers;
 pub mod disk;
 mod error;
 mod format;
@@ -22,17 +25,18 @@ mod keeper;
 mod metrics;
 mod record;
 mod snapshot;
+mod writer;
 
 use std::{
     any::Any,
-    collections::VecDeque,
     io,
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::Instant,
 };
 
@@ -50,18 +54,20 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use self::{
+    appliers::Appliers,
     disk::Disk,
     format::FileKind,
     journal::{AppendError, Segment},
     keeper::Keeper,
     metrics::Metrics,
     record::Record,
+    writer::Writer,
 };
 pub use self::{error::OpenError, journal::TornTail};
 use super::{
     ledger::{Ledger, Standing, new_marks},
     memory::seed_of,
-    tally_map::TallyMap,
+    tally_map::{TallyMap, shard_of},
 };
 
 /// How large the files of a store grow.
@@ -78,6 +84,9 @@ pub struct EmbeddedOptions {
 /// What is allocated when a store opens, who waits for it: the keeper makes a whole segment once
 /// half of this is used.
 const FIRST_SEGMENT_BYTES: u64 = 64 << 10;
+
+/// More threads than this do not open a store faster: one reads for all.
+const MAX_THREADS: usize = 8;
 
 /// What was found when a store was opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -115,23 +124,6 @@ struct Shared {
     _lock: Box<dyn Any + Send + Sync>,
 }
 
-/// The end of the journal. Its lock is held while a group is made durable.
-struct Writer {
-    segment: Segment,
-    /// The segment to go on in when this one is full.
-    prepared: Option<Segment>,
-    /// Full segments that no snapshot covers yet, with their lengths.
-    full: VecDeque<(u64, u64)>,
-    /// The length of the last snapshot.
-    snapshot_bytes: u64,
-    /// The number of the last record.
-    sequence: u64,
-    /// The number of the last record before the segment.
-    before_segment: u64,
-    /// Where records are encoded.
-    buffer: Vec<u8>,
-}
-
 /// What the map holds. Its lock is held while a group is applied, so that whoever has it sees the
 /// map between two groups.
 struct Applied {
@@ -161,9 +153,12 @@ impl Embedded {
         })?;
         let snapshots = journal::list(&disk, FileKind::Snapshot)?;
         let newest = snapshots.last().copied();
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = threads.min(MAX_THREADS);
         let (loaded, map) = match newest {
             Some(number) => {
-                snapshot::load(&disk, number, |store| TallyMap::new(seed_of(store), policy))?
+                let map = |store| TallyMap::new(seed_of(store), policy);
+                snapshot::load(&disk, number, threads, map)?
             }
             None => {
                 let store = journal::store_of_first(&disk)?
@@ -177,25 +172,32 @@ impl Embedded {
         let (store, first) = (loaded.store, newest.unwrap_or(1));
         let snapshot_holds = newest.map(|_| loaded.holds());
         let mut ledger = loaded.ledger;
-        let replayed = journal::replay(
-            &disk,
-            store,
-            first,
-            snapshot_holds,
-            loaded.sequence,
-            |sequence, bytes| {
-                let record = Record::decode(bytes)?;
-                for change in &record.changes {
-                    if sequence > loaded.shards[map.shard_of(change.domain)] {
-                        map.apply(change, record.formed_at);
+        let replayed = thread::scope(|scope| {
+            let mut appliers = Appliers::start(scope, &map, threads)
+                .map_err(OpenError::io(".", "start a thread to replay it"))?;
+            let replayed = journal::replay(
+                &disk,
+                store,
+                first,
+                snapshot_holds,
+                loaded.sequence,
+                |sequence, bytes| {
+                    let record = Record::decode(bytes)?;
+                    for change in &record.changes {
+                        let hash = map.hash_of(change.domain);
+                        if sequence > loaded.shards[shard_of(hash)] {
+                            appliers.add(change, hash, record.formed_at);
+                        }
                     }
-                }
-                if sequence > loaded.ledger_sequence {
-                    ledger.settle(record.id, &record.outcomes, record.marks.iter().copied());
-                }
-                Some(())
-            },
-        )?;
+                    if sequence > loaded.ledger_sequence {
+                        ledger.settle(record.id, &record.outcomes, record.marks.iter().copied());
+                    }
+                    Some(())
+                },
+            )?;
+            appliers.finish();
+            Ok::<_, OpenError>(replayed)
+        })?;
         keeper::remove_before(&*disk, first)
             .map_err(AppendError::into_io)
             .map_err(OpenError::io(".", "remove old files"))?;
@@ -301,11 +303,7 @@ impl Embedded {
             self.append(&mut writer, &record)?;
         }
         let mut applied = shared.applied.lock();
-        let verdict_changes = record
-            .changes
-            .iter()
-            .filter_map(|change| shared.map.apply(change, record.formed_at))
-            .collect();
+        let verdict_changes = shared.map.apply_all(&record.changes, record.formed_at);
         applied
             .ledger
             .settle(record.id, &record.outcomes, record.marks);
@@ -356,52 +354,6 @@ impl Shared {
         self.failed.store(true, Ordering::Release);
         self.shutdown
             .fail(format!("the store cannot be synced: {error}"));
-    }
-}
-
-impl Writer {
-    /// Encodes the next record, for the segment in use.
-    fn encode(&mut self, record: &Record<'_>) -> Result<(), PortError> {
-        self.buffer.clear();
-        record
-            .encode(self.segment.number, self.sequence + 1, &mut self.buffer)
-            .ok_or_else(|| PortError::caused_by(ErrorKind::Invalid, "record", "group too large"))
-    }
-
-    /// Goes on in the prepared segment, if there is one and this one is not empty. Otherwise this
-    /// one grows.
-    #[must_use]
-    fn roll(&mut self) -> bool {
-        if self.sequence == self.before_segment {
-            return false;
-        }
-        let Some(next) = self.prepared.take() else {
-            return false;
-        };
-        let full = std::mem::replace(&mut self.segment, next);
-        self.full.push_back((full.number, full.length()));
-        self.before_segment = self.sequence;
-        true
-    }
-
-    /// The records that no snapshot covers, in bytes.
-    fn journal_bytes(&self) -> u64 {
-        self.full.iter().map(|(_, length)| length).sum::<u64>() + self.segment.length()
-    }
-
-    fn wants_segment(&self) -> bool {
-        self.prepared.is_none() && self.segment.is_half_full()
-    }
-
-    fn wants_snapshot(&self, options: &EmbeddedOptions) -> bool {
-        /// A server that is restarted often leaves many short segments.
-        const MAX_SEGMENTS: usize = 1_024;
-        let enough = options.snapshot_after_bytes.max(self.snapshot_bytes);
-        self.journal_bytes() >= enough || self.full.len() >= MAX_SEGMENTS
-    }
-
-    fn wants_keeper(&self, options: &EmbeddedOptions) -> bool {
-        self.wants_segment() || self.wants_snapshot(options)
     }
 }
 

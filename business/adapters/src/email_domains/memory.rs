@@ -60,10 +60,8 @@ impl DomainTallies for Memory {
             }
             Standing::Outdated => return Err(PortError::new(ErrorKind::Invalid, "record")),
         };
-        let verdict_changes = fold(&group.members, &outcomes)
-            .iter()
-            .filter_map(|change| self.map.apply(change, group.formed_at))
-            .collect();
+        let changes = fold(&group.members, &outcomes);
+        let verdict_changes = self.map.apply_all(&changes, group.formed_at);
         if let Some(ledger) = &mut ledger {
             ledger.settle(group.id, &outcomes, new_marks(&group.members, &outcomes));
         }

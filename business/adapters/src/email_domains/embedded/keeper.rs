@@ -106,12 +106,17 @@ impl Shared {
             (writer.segment.number, writer.before_segment)
         };
         let mut snapshot = Writer::start(&*self.disk, self.store, first, sequence)?;
+        // One for all, so that hardly a copy waits for memory while groups wait for the lock.
+        let mut arena = Vec::new();
         for shard in 0..SHARDS {
-            let (sequence, arena) = {
+            let sequence = {
                 let applied = self.applied.lock();
-                (applied.sequence, self.map.copy_arena(shard))
+                self.map.copy_arena(shard, &mut arena);
+                applied.sequence
             };
-            snapshot.shard(shard, sequence, &arena)?;
+            snapshot
+                .shard(shard, sequence, &arena)
+                .map_err(|error| self.stop_if_unknown(error))?;
         }
         let (sequence, ledger) = {
             let applied = self.applied.lock();

@@ -6,7 +6,7 @@ use prometheus::{
     register_int_counter_with_registry, register_int_gauge_with_registry,
 };
 
-use super::Writer;
+use super::writer::Writer;
 
 pub(super) struct Metrics {
     appended_bytes: IntCounter,

@@ -6,11 +6,14 @@
 //! and nothing else is.
 
 use std::{
+    collections::BTreeMap,
     io::{self, BufReader, Read},
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread,
 };
 
 use business::email_domains::ports::StoreId;
+use parking_lot::Mutex;
 
 use super::{
     disk::{Disk, DiskFile},
@@ -31,6 +34,10 @@ const BLOCK_HEAD_LENGTH: usize = 13;
 /// The longest content of a block: an arena of 4 GiB and what stands before it.
 const MAX_BLOCK: u64 = (1 << 32) + 64;
 
+/// How much is written between two syncs. A sync of the journal waits for what the disk is busy
+/// with, which must not be a whole snapshot.
+const SYNCED_AT_ONCE: u64 = 4 << 20;
+
 /// What a block is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -50,6 +57,7 @@ pub(super) struct Writer {
     file: Box<dyn DiskFile>,
     name: String,
     length: u64,
+    synced: u64,
 }
 
 impl Writer {
@@ -69,6 +77,7 @@ impl Writer {
             file: disk.create(UNFINISHED)?,
             name,
             length: 0,
+            synced: 0,
         };
         let header = Header {
             kind: FileKind::Snapshot,
@@ -81,9 +90,20 @@ impl Writer {
         Ok(writer)
     }
 
-    pub(super) fn shard(&mut self, number: usize, sequence: u64, arena: &[u8]) -> io::Result<()> {
+    pub(super) fn shard(
+        &mut self,
+        number: usize,
+        sequence: u64,
+        arena: &[u8],
+    ) -> Result<(), AppendError> {
         let number = &(number as u64).to_le_bytes()[..2];
         self.block(Block::Shard, &[number, &sequence.to_le_bytes(), arena])
+            .map_err(AppendError::NotWritten)?;
+        if self.length - self.synced >= SYNCED_AT_ONCE {
+            self.file.sync().map_err(AppendError::Unknown)?;
+            self.synced = self.length;
+        }
+        Ok(())
     }
 
     pub(super) fn ledger(&mut self, sequence: u64, ledger: &Ledger) -> io::Result<()> {
@@ -172,10 +192,12 @@ impl Loaded {
     }
 }
 
-/// Loads snapshot `number`; its tallies go to the map that `map` makes for its store.
+/// Loads snapshot `number`; its tallies go to the map that `map` makes for its store, on so many
+/// threads while this one reads.
 pub(super) fn load(
     disk: &Arc<dyn Disk>,
     number: u64,
+    threads: usize,
     map: impl FnOnce(StoreId) -> TallyMap,
 ) -> Result<(Loaded, TallyMap), OpenError> {
     let name = FileKind::Snapshot.file_name(number);
@@ -198,16 +220,7 @@ pub(super) fn load(
     let start = blocks.next(Block::Start, |fields| {
         fields.array().map(u64::from_le_bytes)
     })?;
-    let mut shards = Vec::with_capacity(SHARDS);
-    for number in 0..SHARDS {
-        shards.push(blocks.next(Block::Shard, |fields| {
-            let shard = usize::from(fields.u16()?);
-            let sequence = fields.u64()?;
-            (shard == number).then_some(())?;
-            map.load_arena(shard, fields.take_rest().to_vec())?;
-            Some(sequence)
-        })?);
-    }
+    let shards = load_shards(&mut blocks, &map, threads)?;
     let (ledger_sequence, ledger) = blocks.next(Block::Ledger, |fields| {
         Some((fields.u64()?, ledger(fields)?))
     })?;
@@ -225,6 +238,54 @@ pub(super) fn load(
         },
         map,
     ))
+}
+
+/// Says up to which record each shard is complete. Holds few shards besides those in the map.
+fn load_shards(
+    blocks: &mut Blocks<'_, impl Read>,
+    map: &TallyMap,
+    threads: usize,
+) -> Result<Vec<u64>, OpenError> {
+    let name = blocks.name;
+    let loaded = Mutex::new(BTreeMap::new());
+    let read = thread::scope(|scope| {
+        let (queue, found) = mpsc::sync_channel::<(usize, Found)>(threads);
+        let found = Arc::new(Mutex::new(found));
+        for _ in 0..threads {
+            let (loaded, found) = (&loaded, Arc::clone(&found));
+            let load = move || {
+                loop {
+                    let Ok((number, found)) = found.lock().recv() else {
+                        return;
+                    };
+                    let shard = found.read(name, Block::Shard, |fields| {
+                        let shard = usize::from(fields.u16()?);
+                        let sequence = fields.u64()?;
+                        (shard == number).then_some(())?;
+                        map.load_arena(shard, fields.take_rest())?;
+                        Some(sequence)
+                    });
+                    loaded.lock().insert(number, shard);
+                }
+            };
+            thread::Builder::new()
+                .name("load".into())
+                .spawn_scoped(scope, load)
+                .map_err(OpenError::io(name, "start a thread to load it"))?;
+        }
+        drop(found);
+        for number in 0..SHARDS {
+            // Nobody takes it only behind a panic, which the scope passes on.
+            let _ = queue.send((number, blocks.find()?));
+        }
+        Ok(())
+    });
+    // What is wrong first in the file is told, whoever found it first.
+    let shards = loaded
+        .into_inner()
+        .into_values()
+        .collect::<Result<_, _>>()?;
+    read.map(|()| shards)
 }
 
 fn ledger(fields: &mut Reader<'_>) -> Option<Ledger> {
@@ -247,38 +308,70 @@ struct Blocks<'a, R> {
     offset: usize,
 }
 
+/// A block that was not looked at yet.
+struct Found {
+    /// Where it begins.
+    at: usize,
+    kind: u8,
+    crc: u32,
+    /// The CRC32C of kind and length.
+    head_crc: u32,
+    content: Vec<u8>,
+}
+
+impl Found {
+    /// What stands in it, if it is sound.
+    fn read<T>(
+        &self,
+        name: &str,
+        expected: Block,
+        read: impl FnOnce(&mut Reader<'_>) -> Option<T>,
+    ) -> Result<T, OpenError> {
+        let corrupt = |reason| OpenError::corrupt(name, self.at, reason);
+        if crc32c::crc32c_append(self.head_crc, &self.content) != self.crc {
+            return Err(corrupt("a block with a wrong checksum"));
+        }
+        if self.kind != expected as u8 {
+            return Err(corrupt("not the block that belongs here"));
+        }
+        let mut fields = Reader::new(&self.content);
+        read(&mut fields)
+            .filter(|_| fields.is_empty())
+            .ok_or_else(|| corrupt("a block that cannot be read"))
+    }
+}
+
 impl<R: Read> Blocks<'_, R> {
     fn next<T>(
         &mut self,
         expected: Block,
         read: impl FnOnce(&mut Reader<'_>) -> Option<T>,
     ) -> Result<T, OpenError> {
+        self.find()?.read(self.name, expected, read)
+    }
+
+    fn find(&mut self) -> Result<Found, OpenError> {
         let at = self.offset;
-        let corrupt = |reason| OpenError::corrupt(self.name, at, reason);
         let head = self.bytes(BLOCK_HEAD_LENGTH as u64)?;
         let mut fields = Reader::new(&head);
         let (kind, length, crc) = (fields.u8(), fields.u64(), fields.u32());
         let length = length.filter(|length| *length <= MAX_BLOCK);
         let (Some(kind), Some(length), Some(crc)) = (kind, length, crc) else {
-            return Err(corrupt("not the head of a block"));
+            return Err(OpenError::corrupt(self.name, at, "not the head of a block"));
         };
-        let content = self.bytes(length)?;
-        let found = crc32c::crc32c_append(crc32c::crc32c(&head[..BLOCK_HEAD_LENGTH - 4]), &content);
-        if found != crc {
-            return Err(corrupt("a block with a wrong checksum"));
-        }
-        if kind != expected as u8 {
-            return Err(corrupt("not the block that belongs here"));
-        }
-        let mut fields = Reader::new(&content);
-        read(&mut fields)
-            .filter(|_| fields.is_empty())
-            .ok_or_else(|| corrupt("a block that cannot be read"))
+        Ok(Found {
+            at,
+            kind,
+            crc,
+            head_crc: crc32c::crc32c(&head[..BLOCK_HEAD_LENGTH - 4]),
+            content: self.bytes(length)?,
+        })
     }
 
     fn bytes(&mut self, length: u64) -> Result<Vec<u8>, OpenError> {
-        let mut bytes = Vec::new();
-        // Grows with what is there, not with what a damaged head promises.
+        // Beyond a few shards' worth, it grows with what is there, not with what a damaged head
+        // promises.
+        let mut bytes = Vec::with_capacity(usize::try_from(length.min(4 << 20)).unwrap_or(0));
         let read = (&mut self.file).take(length).read_to_end(&mut bytes);
         let read = read.map_err(OpenError::io(self.name, "read it"))?;
         if read as u64 != length {
