@@ -82,8 +82,8 @@ fn measure(options: &Options) -> anyhow::Result<()> {
         let mut lines = Vec::new();
         for group in &section.groups {
             lines.extend(rounds::measure(group, &mut fleet, options));
-            fleet.release();
         }
+        fleet.release();
         report.section(section.title, &section.about, lines)?;
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! The tables that are made of rows, and what is in them.
 
 use crate::{
+    client::Requests,
+    controls::upsert,
     keys::Keys,
     options::Options,
     row::{EMBEDDED, Group, Load, Row, Section, Subject},
@@ -18,7 +20,7 @@ const fn delayed(delay_ms: u32) -> Subject {
 
 /// All of them, in the order in which they are measured.
 pub(crate) fn all() -> Vec<Section> {
-    vec![puts()]
+    vec![puts(), pipelined(), bulk(), reads(), mixed()]
 }
 
 impl Section {
@@ -102,6 +104,143 @@ fn puts() -> Section {
                 sync. Domains are uniform, all there before, or `stream`, the reference's own \
                 events."
             .into(),
+        groups,
+    }
+}
+
+fn pipelined() -> Section {
+    let requests = Requests {
+        connections: 64,
+        depth: 16,
+        reads: 0.0,
+    };
+    let subjects = [Subject::Memory, EMBEDDED, delayed(1)];
+    Section {
+        title: "Pipelined PUTs",
+        about: "64 connections, each with 16 requests in one write, then their 16 answers; a \
+                latency is that of all 16. 10,000 uniform domains. From the bench's own client, \
+                as all tables below that are not of bulk."
+            .into(),
+        groups: vec![beside_bare("pipelined", requests, TEN_THOUSAND, &subjects)],
+    }
+}
+
+fn reads() -> Section {
+    let requests = Requests {
+        connections: 64,
+        depth: 1,
+        reads: 1.0,
+    };
+    let stores = [Subject::Memory, EMBEDDED, Subject::Postgres];
+    let hot = beside_bare("read", requests, TEN_THOUSAND, &stores);
+    let mut cold = beside_bare(
+        "read",
+        requests,
+        MILLION,
+        &[Subject::Memory, Subject::Postgres],
+    );
+    cold.push(Row {
+        id: "read/embedded/10M".into(),
+        subject: EMBEDDED,
+        keys: TEN_MILLION,
+        load: Load::Requests(requests),
+        against: vec![cold[0].id.clone()],
+    });
+    Section {
+        title: "Reads",
+        about: "GET of a verdict, 64 connections, closed loop: hot, one of 10,000 stored domains, \
+                and cold, one of a million or of ten."
+            .into(),
+        groups: vec![hot, cold],
+    }
+}
+
+fn mixed() -> Section {
+    let requests = Requests {
+        connections: 64,
+        depth: 1,
+        reads: 0.1,
+    };
+    let stores = [Subject::Memory, EMBEDDED, Subject::Postgres];
+    Section {
+        title: "Mixed",
+        about: "90 % PUTs of an event, 10 % GETs of a verdict, at random, over 10,000 uniform \
+                domains; 64 connections, closed loop."
+            .into(),
+        groups: vec![beside_bare("mixed", requests, TEN_THOUSAND, &stores)],
+    }
+}
+
+/// Rows of the bench's own client, each beside the bare server.
+fn beside_bare(name: &str, requests: Requests, keys: Keys, subjects: &[Subject]) -> Group {
+    let row = |subject: Subject, against: Vec<String>| Row {
+        id: format!("{name}/{subject}/{keys}"),
+        subject,
+        keys,
+        load: Load::Requests(requests),
+        against,
+    };
+    let bare = row(Subject::Bare, Vec::new());
+    let others = subjects
+        .iter()
+        .map(|subject| row(*subject, vec![bare.id.clone()]));
+    std::iter::once(bare.clone()).chain(others).collect()
+}
+
+/// With more, requests only wait for each other.
+const BULK_CONNECTIONS: u32 = 4;
+
+fn bulk() -> Section {
+    let row = |subject: Subject, batch: u32, keys: Keys| Row {
+        id: format!("bulk/{subject}/{batch}/{keys}"),
+        subject,
+        keys,
+        load: Load::Bulk {
+            batch,
+            connections: BULK_CONNECTIONS,
+        },
+        against: Vec::new(),
+    };
+    // The first of a group is the control of the others.
+    let group = |batch, rows: &[(Subject, Keys)]| -> Group {
+        let control = row(rows[0].0, batch, rows[0].1);
+        let others = rows[1..].iter().map(|(subject, keys)| Row {
+            against: vec![control.id.clone()],
+            ..row(*subject, batch, *keys)
+        });
+        std::iter::once(control.clone()).chain(others).collect()
+    };
+    let (log, raw) = (Subject::LogAndMap, Subject::RawUpsert);
+    let mut groups = Vec::new();
+    for batch in [100, 1_000, 10_000] {
+        for keys in [Keys::Stream, MILLION] {
+            let rows = [(log, keys), (EMBEDDED, keys), (Subject::Memory, keys)];
+            groups.push(group(batch, &rows));
+        }
+        groups.push(group(batch, &[(log, TEN_MILLION), (EMBEDDED, TEN_MILLION)]));
+    }
+    for batch in [100, 1_000, 10_000] {
+        let stream = (Subject::Postgres, Keys::Stream);
+        let million = [(raw, MILLION), (Subject::Postgres, MILLION)];
+        let ten = [(raw, TEN_MILLION), (Subject::Postgres, TEN_MILLION), stream];
+        if batch == 100 {
+            groups.push(group(batch, &[million[0], million[1], stream]));
+        } else {
+            groups.push(group(batch, &million));
+            groups.push(group(batch, &ten));
+        }
+    }
+    Section {
+        title: "Bulk",
+        about: format!(
+            "So many events a request as NDJSON, from `create-events` over {BULK_CONNECTIONS} \
+             connections, closed loop: `bulk/server/events a request/domains`. `log-and-map` is \
+             the least a durable store can do, in one thread without HTTP: append the batch, \
+             sync, add to a hash map. `raw-upsert` is the bulk statement of PostgreSQL alone, \
+             INSERT … SELECT FROM unnest … ON CONFLICT DO UPDATE, from {} connections; its \
+             latency is that of a statement.",
+            upsert::CONNECTIONS,
+        ),
         groups,
     }
 }

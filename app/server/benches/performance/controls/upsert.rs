@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The best found for this machine: more connections only wait for each other.
-const CONNECTIONS: u64 = 4;
+pub(crate) const CONNECTIONS: u64 = 4;
 
 /// With room for the new version of a row beside the old one.
 pub(crate) const TABLE: &str = "CREATE TABLE raw (
