@@ -1,7 +1,12 @@
 //! A small HTTP/1.1 client in a closed loop, for what `create-events` does not send: pipelined
 //! requests and reads. One thread, a few connections, the same for controls and servers.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Instant};
+use std::{
+    cell::Cell,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::{
@@ -25,6 +30,13 @@ pub(crate) struct Requests {
     pub(crate) reads: f64,
 }
 
+/// One PUT at a time.
+pub(crate) const LONE: Requests = Requests {
+    connections: 1,
+    depth: 1,
+    reads: 0.0,
+};
+
 /// Sends `count` requests and waits for every answer. Any that is not 2xx is an error.
 pub(crate) fn run(
     address: SocketAddr,
@@ -33,10 +45,26 @@ pub(crate) fn run(
     count: u64,
     seed: u64,
 ) -> anyhow::Result<Run> {
+    let (elapsed, mut took) = rounds(address, requests, keys, count, seed)?;
+    Ok(Run {
+        done: count,
+        elapsed,
+        latency: Latency::of(&mut took),
+    })
+}
+
+/// The same; says how long it took, and how many milliseconds each round.
+pub(crate) fn rounds(
+    address: SocketAddr,
+    requests: Requests,
+    keys: Keys,
+    count: u64,
+    seed: u64,
+) -> anyhow::Result<(Duration, Vec<f64>)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (elapsed, mut took) = LocalSet::new().block_on(&runtime, async {
+    LocalSet::new().block_on(&runtime, async {
         let mut streams = Vec::new();
         for _ in 0..requests.connections {
             let stream = TcpStream::connect(address).await?;
@@ -57,12 +85,7 @@ pub(crate) fn run(
         for task in tasks {
             took.extend(task.await??);
         }
-        anyhow::Ok((start.elapsed(), took))
-    })?;
-    Ok(Run {
-        done: count,
-        elapsed,
-        latency: Latency::of(&mut took),
+        Ok((start.elapsed(), took))
     })
 }
 

@@ -207,9 +207,8 @@ fn preload(server: &Server, keys: Keys) -> anyhow::Result<()> {
     };
     let flags = format!(
         "--in-order --domains {domains} --events {domains} --bulk 10000 --connections 4 \
-         --bounce-rate 0 --timeout-ms 60000"
+         --bounce-rate 0"
     );
-    let flags: Vec<_> = flags.split(' ').map(str::to_owned).collect();
     let report = server::send(&server.url, &flags)?;
     ensure!(
         report["acknowledged"] == domains,

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `sections`, `row` | what is measured beside what |
 //! | `rounds`, `sample` | how it is measured |
+//! | `lone`, `open_loop`, `ten_million`, `journal` | what is measured in its own way |
 //! | `fleet`, `server`, `database`, `process` | the servers, and what they cost |
 //! | `controls` | what they are compared with |
 //! | `client`, `keys` | requests that `create-events` does not send |
@@ -25,8 +26,11 @@ mod client;
 mod controls;
 mod database;
 mod fleet;
+mod journal;
 mod keys;
+mod lone;
 mod machine;
+mod open_loop;
 mod options;
 mod process;
 mod report;
@@ -35,6 +39,7 @@ mod row;
 mod sample;
 mod sections;
 mod server;
+mod ten_million;
 
 use std::{fs, path::Path};
 
@@ -45,7 +50,7 @@ use clap::Parser as _;
 use crate::{
     fleet::Fleet,
     options::{Arguments, Control, Options},
-    report::Report,
+    report::{Line, Report},
 };
 
 fn main() -> anyhow::Result<()> {
@@ -86,5 +91,47 @@ fn measure(options: &Options) -> anyhow::Result<()> {
         fleet.release();
         report.section(section.title, &section.about, lines)?;
     }
+    for special in SPECIALS {
+        if options.selects(special.id) {
+            eprintln!("{} …", special.id);
+            let lines = (special.measure)(&mut fleet, options);
+            fleet.release();
+            let lines = lines.unwrap_or_else(|error| vec![Line::failed(special.id, &error)]);
+            report.section(special.title, special.about, lines)?;
+        }
+    }
+    if let Some(postgres) = fleet.describe_database() {
+        report.section("PostgreSQL", &postgres, Vec::new())?;
+    }
     Ok(())
 }
+
+/// A table that is not made of rows under one load.
+struct Special {
+    /// What `--only` picks it by.
+    id: &'static str,
+    title: &'static str,
+    about: &'static str,
+    measure: fn(&mut Fleet, &Options) -> anyhow::Result<Vec<Line>>,
+}
+
+const SPECIALS: [Special; 3] = [
+    Special {
+        id: "lone",
+        title: lone::TITLE,
+        about: lone::ABOUT,
+        measure: lone::measure,
+    },
+    Special {
+        id: "open-loop",
+        title: open_loop::TITLE,
+        about: open_loop::ABOUT,
+        measure: open_loop::measure,
+    },
+    Special {
+        id: "10M",
+        title: ten_million::TITLE,
+        about: ten_million::ABOUT,
+        measure: ten_million::measure,
+    },
+];

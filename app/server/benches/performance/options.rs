@@ -10,7 +10,7 @@ const QUICK: &str = concat!(
     "|pipelined/(bare|embedded)/.*",
     "|bulk/(log-and-map|embedded|raw-upsert|postgres)/1000/1M",
     "|read/(bare|embedded)/10k",
-    "|lone/.*)$"
+    "|lone)$"
 );
 
 /// Measures catchall side by side with its controls.

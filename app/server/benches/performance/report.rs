@@ -60,6 +60,11 @@ impl Line {
         self.hidden("ratios", Value::Object(ratios.collect()))
     }
 
+    pub(crate) fn text(mut self, heading: &'static str, name: &str, text: String) -> Self {
+        self.cells.push((heading, text.clone()));
+        self.hidden(name, text.into())
+    }
+
     /// In the JSON only.
     pub(crate) fn hidden(mut self, name: &str, value: Value) -> Self {
         self.json.insert(name.to_owned(), value);
@@ -94,7 +99,7 @@ impl Report {
             let headings: Vec<_> = first.cells.iter().map(|(heading, _)| *heading).collect();
             let rule = headings.iter().enumerate().map(|(number, heading)| {
                 // Names to the left, figures to the right.
-                if number == 0 || *heading == "of its control" {
+                if number == 0 || ["of its control", "what"].contains(heading) {
                     "---"
                 } else {
                     "---:"

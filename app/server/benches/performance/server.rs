@@ -3,8 +3,8 @@
 use std::{
     collections::VecDeque,
     env,
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -110,6 +110,18 @@ impl Server {
         let address = self.url.trim_start_matches("http://");
         address.parse().context("no address")
     }
+
+    /// One of its metrics, by name; 0 where it has none of that name.
+    pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let mut stream = TcpStream::connect(self.address()?)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let value = answer
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.map_or(Ok(0.0), str::parse)?)
+    }
 }
 
 /// SIGKILL: what was acknowledged is durable, or catchall does not keep its promise.
@@ -129,12 +141,20 @@ fn create_events() -> anyhow::Result<std::path::PathBuf> {
     Ok(path)
 }
 
-/// Runs `create-events` against a server, and gives its report.
-pub(crate) fn send(url: &str, flags: &[String]) -> anyhow::Result<Value> {
-    let output = Command::new(create_events()?)
-        .args(["--json", "--url", url])
-        .args(flags)
-        .output()?;
+/// Starts `create-events` against a server; `flags` are as on its command line.
+pub(crate) fn sender(url: &str, flags: &str) -> anyhow::Result<Child> {
+    let child = Command::new(create_events()?)
+        .args(["--json", "--timeout-ms", "60000", "--url", url])
+        .args(flags.split_whitespace())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    Ok(child)
+}
+
+/// Runs it to its end, and gives its report.
+pub(crate) fn send(url: &str, flags: &str) -> anyhow::Result<Value> {
+    let output = sender(url, flags)?.wait_with_output()?;
     serde_json::from_slice(&output.stdout)
         .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
