@@ -1,5 +1,10 @@
 //! The journal of an embedded store over ten million domains, seen from outside.
 
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
 use anyhow::ensure;
 
 use crate::server::{self, Server};
@@ -34,16 +39,23 @@ pub(crate) fn fill(server: &Server, room: f64) -> anyhow::Result<()> {
     anyhow::bail!("the journal does not grow")
 }
 
-/// Sends events until a snapshot was written.
+/// Sends events until a snapshot is due, and none while it is written: little stands behind it.
 pub(crate) fn force_snapshot(server: &Server) -> anyhow::Result<()> {
     let before = snapshots(server)?;
-    for seed in 1_000..1_200 {
+    fill(server, 10e6)?;
+    let patience = Instant::now() + Duration::from_secs(60);
+    for seed in 1_000.. {
+        ensure!(Instant::now() < patience, "no snapshot is written");
         if snapshots(server)? > before {
-            return Ok(());
+            break;
         }
-        send(server, 300_000, seed)?;
+        if bytes(server)? < bound(server)? {
+            send(server, 50_000, seed)?;
+        } else {
+            sleep(Duration::from_millis(50));
+        }
     }
-    anyhow::bail!("no snapshot is written")
+    Ok(())
 }
 
 /// Sends events, uniform over ten million domains, in requests of 10,000.

@@ -73,18 +73,7 @@ pub(crate) fn measure(fleet: &mut Fleet, options: &Options) -> anyhow::Result<Ve
         "from the difference of the two".into(),
     ));
 
-    lines.extend(pauses(&server)?);
-    let data = fleet.data_folder(EMBEDDED, KEYS);
-    lines.push(line(
-        "10M/journal",
-        "MiB",
-        journal::bytes(&server)? / 1_048_576.0,
-        format!(
-            "a snapshot is due at {:.0} MiB; all files together take {:.0} MiB",
-            journal::bound(&server)? / 1_048_576.0,
-            folder_mib(&data)?
-        ),
-    ));
+    lines.extend(pauses(&server, &fleet.data_folder(EMBEDDED, KEYS))?);
     Ok(lines)
 }
 
@@ -121,16 +110,18 @@ fn open(fleet: &mut Fleet, times: u64) -> anyhow::Result<(Opening, Rc<Server>)> 
 }
 
 /// The times of lone PUTs while a snapshot is written under load, and before it.
-fn pauses(server: &Server) -> anyhow::Result<Vec<Line>> {
+fn pauses(server: &Server, data: &Path) -> anyhow::Result<Vec<Line>> {
     journal::fill(server, 20e6)?;
+    let due = journal::bound(server)?;
     let count_before = journal::snapshots(server)?;
     let seconds_before = server.metric("catchall_snapshot_seconds_sum")?;
     let flags = "--rate 100000 --events 12000000 --bulk 100 --domains 10000000 --connections 64";
     let mut load = server::sender(&server.url, flags)?;
-    let slices = lone_until_snapshot(server, count_before);
+    let slices = lone_until_snapshot(server, count_before, data);
     let _ = load.kill();
     let _ = load.wait();
     let (slices, end) = slices?;
+    let most_mib = slices.iter().map(|slice| slice.mib).fold(0.0, f64::max);
     let took = server.metric("catchall_snapshot_seconds_sum")? - seconds_before;
     // Noticed up to a slice late; so the window reaches back a little further.
     let begin = end - Duration::from_secs_f64(took + 0.2);
@@ -153,6 +144,17 @@ fn pauses(server: &Server) -> anyhow::Result<Vec<Line>> {
         ));
     }
     lines.push(line("10M/snapshot", "s", took, "written under load".into()));
+    lines.push(line(
+        "10M/most on disk",
+        "MiB",
+        most_mib,
+        format!(
+            "while it was written: the journal, which is due for a snapshot at {:.0} MiB, the old \
+             snapshot and the new one of {:.0} MiB",
+            due / 1_048_576.0,
+            server.metric("catchall_snapshot_bytes")? / 1_048_576.0
+        ),
+    ));
     Ok(lines)
 }
 
@@ -160,17 +162,28 @@ struct Slice {
     begun: Instant,
     took: Duration,
     ms: Vec<f64>,
+    /// All files of the store after it.
+    mib: f64,
 }
 
 /// Sends lone PUTs until a snapshot more was written, and says when that was noticed.
-fn lone_until_snapshot(server: &Server, before: f64) -> anyhow::Result<(Vec<Slice>, Instant)> {
+fn lone_until_snapshot(
+    server: &Server,
+    before: f64,
+    data: &Path,
+) -> anyhow::Result<(Vec<Slice>, Instant)> {
     const PATIENCE: Duration = Duration::from_secs(100);
     let start = Instant::now();
     let mut slices = Vec::new();
     for seed in 0.. {
         let begun = Instant::now();
         let (took, ms) = client::rounds(server.address()?, LONE, KEYS, 100, seed)?;
-        slices.push(Slice { begun, took, ms });
+        slices.push(Slice {
+            begun,
+            took,
+            ms,
+            mib: folder_mib(data)?,
+        });
         if journal::snapshots(server)? > before {
             break;
         }
@@ -183,7 +196,8 @@ fn lone_until_snapshot(server: &Server, before: f64) -> anyhow::Result<(Vec<Slic
 fn folder_mib(folder: &Path) -> anyhow::Result<f64> {
     let mut bytes = 0;
     for entry in fs::read_dir(folder)? {
-        bytes += entry?.metadata()?.len();
+        // A file may be removed meanwhile.
+        bytes += entry?.metadata().map_or(0, |metadata| metadata.len());
     }
     Ok(bytes as f64 / 1_048_576.0)
 }
