@@ -5,10 +5,10 @@ RELEASE := target/release
 URL ?= http://127.0.0.1:7000
 
 .DEFAULT_GOAL := help
-.PHONY: help start build createEvents test check fmt migrate bench bench-quick up down
+.PHONY: help start build createEvents test check fmt migrate bench bench-quick bench-functions up down
 
 help: ## Explain the targets.
-	@awk 'BEGIN { FS = ":.*## " } /^[a-zA-Z]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-zA-Z]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 start: build ## Build and run the server: embedded store in ./data, port 7000. ARGS="--store memory" changes it.
 	$(RELEASE)/catchall serve $(ARGS)
@@ -41,6 +41,9 @@ bench: build ## Measure everything beside its controls, into target/bench/perfor
 bench-quick: build ## A useful part of that, in about two minutes.
 	sh scripts/test-dependencies.sh
 	$(CARGO) bench --locked --package catchall --bench performance -- --quick $(ARGS)
+
+bench-functions: ## Measure the hot pure functions: parsing, folding, encoding.
+	$(CARGO) bench --locked --package business --package adapters --package api --bench functions -- $(ARGS)
 
 up: ## Start server, PostgreSQL, Redis, Prometheus and Grafana with docker compose.
 	docker compose up --build --detach

@@ -14,6 +14,9 @@
 //! | `snapshot` | writing and loading one |
 //! | `keeper` | the thread that makes segments and snapshots ahead of need |
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod disk;
 mod error;
 mod format;
