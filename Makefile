@@ -5,10 +5,10 @@ RELEASE := target/release
 URL ?= http://127.0.0.1:7000
 
 .DEFAULT_GOAL := help
-.PHONY: help start build createEvents test check fmt migrate bench up down
+.PHONY: help start build createEvents test check fmt migrate bench bench-quick bench-functions up down
 
 help: ## Explain the targets.
-	@awk 'BEGIN { FS = ":.*## " } /^[a-zA-Z]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-zA-Z]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 start: build ## Build and run the server: embedded store in ./data, port 7000. ARGS="--store memory" changes it.
 	$(RELEASE)/catchall serve $(ARGS)
@@ -34,9 +34,16 @@ fmt: ## Format the code.
 migrate: build ## Bring the schema of the PostgreSQL store up to date. ARGS="--database-url postgres://…"
 	$(RELEASE)/catchall migrate $(ARGS)
 
-bench: build ## Measure single events on every store, side by side with a server that stores nothing.
+bench: build ## Measure everything beside its controls, into target/bench/performance.md. ARGS="--only put" picks rows.
 	sh scripts/test-dependencies.sh
-	$(CARGO) bench --locked --bench single_events
+	$(CARGO) bench --locked --package catchall --bench performance -- $(ARGS)
+
+bench-quick: build ## A useful part of that, in about two minutes.
+	sh scripts/test-dependencies.sh
+	$(CARGO) bench --locked --package catchall --bench performance -- --quick $(ARGS)
+
+bench-functions: ## Measure the hot pure functions: parsing, folding, encoding.
+	$(CARGO) bench --locked --package business --package adapters --package api --bench functions -- $(ARGS)
 
 up: ## Start server, PostgreSQL, Redis, Prometheus and Grafana with docker compose.
 	docker compose up --build --detach

@@ -3,3 +3,6 @@
 pub(crate) mod dto;
 pub(crate) mod handlers;
 mod request;
+
+#[cfg(feature = "bench")]
+pub use request::count_lines;

@@ -23,6 +23,7 @@ the same events, over one connection or over a thousand. There are three shapes:
               events for it. Most domains bounce two or three times, every 25th never does. Ten
               thousand events touch about 25 domains.
   uniform     --domains N: every one of N domains equally likely.
+              With --in-order one after the other: N events are each domain once.
   zipf        --domains N --zipf S: the k-th domain in proportion to 1/k^S.
 
 In the closed loop, the default, every connection sends its next request as soon as the last one is
@@ -96,6 +97,15 @@ pub(crate) struct Args {
           value_parser = exponent)]
     zipf: Option<f64>,
 
+    /// With --domains: one after the other, in place of at random
+    #[arg(
+        long,
+        help_heading = "Stream",
+        requires = "domains",
+        conflicts_with = "zipf"
+    )]
+    in_order: bool,
+
     /// With --domains: the share of bounces, by default about the reference's own
     #[arg(long, value_name = "SHARE", help_heading = "Stream", requires = "domains",
           default_value_t = 0.002, value_parser = share)]
@@ -145,6 +155,7 @@ impl Args {
             (None, _) => Shape::Reference,
             (Some(domains), None) => Shape::Uniform {
                 domains,
+                in_order: self.in_order,
                 bounce_rate: self.bounce_rate,
             },
             (Some(domains), Some(exponent)) => Shape::Zipf {
@@ -211,7 +222,16 @@ mod tests {
             shape("create-events --domains 5"),
             Shape::Uniform {
                 domains: 5,
+                in_order: false,
                 bounce_rate: 0.002
+            }
+        );
+        assert_eq!(
+            shape("create-events --domains 5 --in-order --bounce-rate 0"),
+            Shape::Uniform {
+                domains: 5,
+                in_order: true,
+                bounce_rate: 0.0
             }
         );
         assert_eq!(
@@ -247,6 +267,8 @@ mod tests {
             "--domains 0",
             "--domains 10000001",
             "--zipf 1",
+            "--in-order",
+            "--domains 5 --zipf 1 --in-order",
             "--domains 5 --zipf 0",
             "--domains 5 --zipf NaN",
             "--domains 5 --zipf inf",

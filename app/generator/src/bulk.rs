@@ -58,8 +58,14 @@ pub(crate) fn source(shape: Shape, seed: u64) -> String {
         Shape::Reference => format!("urn:create-events:{name}:{seed}"),
         Shape::Uniform {
             domains,
+            in_order: false,
             bounce_rate,
         } => format!("urn:create-events:{name}:{domains}:{bounce_rate:e}:{seed}"),
+        Shape::Uniform {
+            domains,
+            in_order: true,
+            bounce_rate,
+        } => format!("urn:create-events:{name}-in-order:{domains}:{bounce_rate:e}:{seed}"),
         Shape::Zipf {
             domains,
             exponent,
@@ -208,7 +214,13 @@ mod tests {
     fn streams_that_differ_have_sources_that_differ() {
         let uniform = |domains, bounce_rate| Shape::Uniform {
             domains,
+            in_order: false,
             bounce_rate,
+        };
+        let in_order = Shape::Uniform {
+            domains: 5,
+            in_order: true,
+            bounce_rate: 0.1,
         };
         let zipf = Shape::Zipf {
             domains: 5,
@@ -222,6 +234,7 @@ mod tests {
             source(uniform(6, 0.1), 1),
             source(uniform(5, 0.002), 1),
             source(zipf, 1),
+            source(in_order, 1),
         ];
         assert_eq!(sources[4], "urn:create-events:uniform:5:2e-3:1");
         assert_eq!(sources[5], "urn:create-events:zipf:5:1.1:1e-1:1");

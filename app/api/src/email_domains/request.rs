@@ -25,6 +25,8 @@ use business::email_domains::{
 };
 use percent_encoding::percent_decode;
 
+#[cfg(feature = "bench")]
+pub use self::bulk::count_lines;
 pub(crate) use self::{
     bulk::EventsBody,
     cloud_event::CloudEvent,

@@ -81,8 +81,11 @@ impl Page {
         let title = self.paint(BOLD, title);
         let spread = match args.shape() {
             Shape::Reference => String::new(),
-            Shape::Uniform { domains, .. } => {
-                format!(" over {} domains", HumanCount(domains.into()))
+            Shape::Uniform {
+                domains, in_order, ..
+            } => {
+                let order = if in_order { " in order" } else { "" };
+                format!(" over {} domains{order}", HumanCount(domains.into()))
             }
             Shape::Zipf {
                 domains, exponent, ..

@@ -46,6 +46,7 @@ struct StreamJson {
     shape: &'static str,
     seed: u64,
     domains: Option<u32>,
+    in_order: Option<bool>,
     zipf: Option<f64>,
     bounce_rate: Option<f64>,
 }
@@ -93,22 +94,24 @@ pub(super) fn render(report: &Report) -> String {
 }
 
 fn stream(shape: Shape, seed: u64) -> StreamJson {
-    let (domains, zipf, bounce_rate) = match shape {
-        Shape::Reference => (None, None, None),
+    let (domains, in_order, zipf, bounce_rate) = match shape {
+        Shape::Reference => (None, None, None, None),
         Shape::Uniform {
             domains,
+            in_order,
             bounce_rate,
-        } => (Some(domains), None, Some(bounce_rate)),
+        } => (Some(domains), Some(in_order), None, Some(bounce_rate)),
         Shape::Zipf {
             domains,
             exponent,
             bounce_rate,
-        } => (Some(domains), Some(exponent), Some(bounce_rate)),
+        } => (Some(domains), None, Some(exponent), Some(bounce_rate)),
     };
     StreamJson {
         shape: shape.as_str(),
         seed,
         domains,
+        in_order,
         zipf,
         bounce_rate,
     }

@@ -46,8 +46,12 @@ pub(crate) struct Event {
 pub(crate) enum Shape {
     /// Long runs on few domains: the generator of the original challenge.
     Reference,
-    /// Every domain equally likely.
-    Uniform { domains: u32, bounce_rate: f64 },
+    /// Every domain equally likely or, in order, one after the other.
+    Uniform {
+        domains: u32,
+        in_order: bool,
+        bounce_rate: f64,
+    },
     /// The k-th domain in proportion to `k^-exponent`.
     Zipf {
         domains: u32,
@@ -82,8 +86,9 @@ impl Stream {
             Shape::Reference => Self::Reference(Box::new(Reference::new(rng))),
             Shape::Uniform {
                 domains,
+                in_order,
                 bounce_rate,
-            } => Self::Uniform(Uniform::new(rng, domains, bounce_rate)),
+            } => Self::Uniform(Uniform::new(rng, domains, in_order, bounce_rate)),
             Shape::Zipf {
                 domains,
                 exponent,
@@ -127,6 +132,7 @@ mod tests {
         Shape::Reference,
         Shape::Uniform {
             domains: 1_000,
+            in_order: false,
             bounce_rate: 0.01,
         },
         Shape::Zipf {

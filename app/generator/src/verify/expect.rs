@@ -125,6 +125,7 @@ mod tests {
     fn judge(events: u64, misses: &[bool], verdict: &str, counts: [u64; 2]) -> Finding {
         let shape = Shape::Uniform {
             domains: 1,
+            in_order: false,
             bounce_rate: 0.0,
         };
         let plan = Plan::of(Stream::new(shape, 1), events);

@@ -68,6 +68,7 @@ mod tests {
     fn the_plan_is_the_stream_counted() {
         let shape = Shape::Uniform {
             domains: 500,
+            in_order: false,
             bounce_rate: 0.2,
         };
         let plan = Plan::of(Stream::new(shape, 4), 1_000);

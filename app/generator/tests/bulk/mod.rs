@@ -52,6 +52,17 @@ fn the_events_are_those_of_single_requests_in_their_order() {
 }
 
 #[test]
+fn in_order_as_many_events_as_domains_are_each_domain_once() {
+    let server = Server::start(|_| Reaction::Count);
+    let flags = "--domains 1500 --in-order --events 1500 --bulk 400 --connections 3 --verify";
+    let (status, json) = report(&server, flags);
+    assert_eq!(status, 0, "{json}");
+    assert_eq!(json["stream"]["in_order"], true);
+    assert_eq!(json["verification"]["domains"], 1_500);
+    assert_eq!(json["verification"]["exact"], 1_500);
+}
+
+#[test]
 fn the_largest_request_passes() {
     for format in FORMATS {
         let server = Server::start(|_| Reaction::Count);

@@ -17,6 +17,9 @@
 //! | `keeper` | the thread that makes segments and snapshots ahead of need |
 
 mod appliers;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod disk;
 mod error;
 mod format;

@@ -254,6 +254,17 @@ impl Events {
     }
 }
 
+/// Parses a body of lines, and says how many events it has. For benchmarks.
+#[cfg(feature = "bench")]
+pub fn count_lines(body: &[u8]) -> usize {
+    let events = Events::read(Format::Lines, &HeaderMap::new(), body).unwrap_or_default();
+    events
+        .members
+        .iter()
+        .map(|member| member.changes.len())
+        .sum()
+}
+
 fn push_event(
     changes: &mut Changes,
     field: &'static str,
