@@ -201,7 +201,7 @@ impl Embedded {
             appliers.finish();
             Ok::<_, OpenError>(replayed)
         })?;
-        keeper::remove_before(&*disk, first)
+        keeper::remove_before(&*disk, first, 0)
             .map_err(AppendError::into_io)
             .map_err(OpenError::io(".", "remove old files"))?;
 

@@ -22,6 +22,10 @@ use crate::email_domains::tally_map::SHARDS;
 /// How long the keeper rests when it could not do its work.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
 
+/// How much of a file is given back to the file system at a time. It may tell the disk what is free
+/// (`discard`), and all syncs wait meanwhile.
+const GIVEN_BACK_AT_ONCE: u64 = 16 << 20;
+
 /// What only one at a time may do.
 pub(super) struct Keeper {
     /// The number of the next segment to be made.
@@ -127,7 +131,8 @@ impl Shared {
             .finish(&*self.disk)
             .map_err(|error| self.stop_if_unknown(error))?;
 
-        remove_before(&*self.disk, first).map_err(|error| self.stop_if_unknown(error))?;
+        let replaced = self.writer.lock().snapshot_bytes;
+        remove_before(&*self.disk, first, replaced).map_err(|error| self.stop_if_unknown(error))?;
         let mut writer = self.writer.lock();
         writer.full.retain(|(number, _)| *number >= first);
         writer.snapshot_bytes = length;
@@ -146,20 +151,33 @@ impl Shared {
 }
 
 /// Removes what the snapshot that begins at segment `first` replaces, and what a crash left of an
-/// unfinished one.
-pub(super) fn remove_before(disk: &dyn Disk, first: u64) -> Result<(), AppendError> {
-    let mut removed = false;
+/// unfinished one. A snapshot of `snapshot_bytes` goes little by little, as segments do.
+pub(super) fn remove_before(
+    disk: &dyn Disk,
+    first: u64,
+    snapshot_bytes: u64,
+) -> Result<(), AppendError> {
     for name in disk.list().map_err(AppendError::NotWritten)? {
-        let number = FileKind::Journal
-            .number_of(&name)
-            .or_else(|| FileKind::Snapshot.number_of(&name));
+        let snapshot = FileKind::Snapshot.number_of(&name);
+        let number = snapshot.or_else(|| FileKind::Journal.number_of(&name));
         if number.is_some_and(|number| number < first) || name == UNFINISHED {
+            if snapshot.is_some() {
+                shorten(disk, &name, snapshot_bytes)?;
+            }
             disk.remove(&name).map_err(AppendError::NotWritten)?;
-            removed = true;
+            disk.sync_directory().map_err(AppendError::Unknown)?;
         }
     }
-    if removed {
-        disk.sync_directory().map_err(AppendError::Unknown)?;
+    Ok(())
+}
+
+/// Cuts a file that is not needed any more to nearly nothing.
+fn shorten(disk: &dyn Disk, name: &str, mut length: u64) -> Result<(), AppendError> {
+    let mut file = disk.open(name).map_err(AppendError::NotWritten)?;
+    while length > GIVEN_BACK_AT_ONCE {
+        length -= GIVEN_BACK_AT_ONCE;
+        file.truncate(length).map_err(AppendError::NotWritten)?;
+        file.sync().map_err(AppendError::Unknown)?;
     }
     Ok(())
 }
