@@ -18,8 +18,14 @@ use foundation::{
     supervision::{Cause, Shutdown},
     telemetry::{self, Metrics},
 };
+use mimalloc::MiMalloc;
 
 use crate::args::{Arguments, Command, Flags};
+
+/// Every request allocates a dozen small things. The system's allocator took a tenth of what a
+/// single event costs.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
