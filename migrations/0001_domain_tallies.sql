@@ -17,8 +17,10 @@ CREATE TABLE domain_tallies (
     bounced bigint NOT NULL,
     first_seen bigint NOT NULL,
     last_seen bigint NOT NULL,
-    -- False as long as the row is as it was inserted: tells a new domain from a known one.
-    seen_before boolean NOT NULL,
+    -- What the last group did to the verdict, for the statement that counts: the verdict before and
+    -- after, a digit each. 0 none yet (a new domain), 1 unknown, 2 catch-all, 3 not catch-all; so 2
+    -- is a new catch-all and 23 one that bounced. 0 alone: it did nothing.
+    turn smallint NOT NULL,
     domain text COLLATE "C" PRIMARY KEY
 ) WITH (fillfactor = 70);
 

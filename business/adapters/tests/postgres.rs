@@ -10,17 +10,21 @@ mod schema;
 
 use std::sync::Arc;
 
-use adapters::email_domains::PostgresOptions;
+use adapters::{
+    SystemClock,
+    email_domains::{Batched, BatchedOptions, PostgresOptions},
+};
 use business::{
     email_domains::{
         model::{Group, Outcome, Tally},
         ports::DomainTallies,
         verdict::Verdict,
     },
-    kernel::ErrorKind,
+    kernel::{Clock, ErrorKind},
 };
 use conformance::email_domains::{Reopenable, Subject};
-use foundation::testing;
+use foundation::{supervision::Shutdown, testing};
+use prometheus::Registry;
 use tokio::task::JoinSet;
 
 use self::rig::{
@@ -260,4 +264,28 @@ async fn who_finds_no_free_connection_is_told_so() {
     first.await.unwrap().unwrap();
     store.record(&second).await.unwrap();
     assert_eq!(counts(&store, "a.example").await, (2, 0));
+}
+
+#[tokio::test]
+async fn single_events_share_a_committer_and_large_requests_use_all() {
+    let url = database(testing::Postgres::shared()).await;
+    let options = BatchedOptions {
+        committers: 4.try_into().unwrap(),
+        queue_capacity: 100.try_into().unwrap(),
+    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = connect(rig::options(&url)).await;
+    let batched =
+        Batched::start(store, options, &clock, &Shutdown::new(), &Registry::new()).unwrap();
+    let writers = || testing::Postgres::shared().query(&url, "SELECT count(*) FROM writers");
+    for number in 0..8 {
+        let single = member(None, &[(&format!("d{number}.example"), 1, 0)]);
+        batched.record(&group(1, number, [single])).await.unwrap();
+    }
+    assert_eq!(writers(), "1");
+    for number in 0..4 {
+        let large = member(None, &[("a.example", 1, 0), ("b.example", 1, 0)]);
+        batched.record(&group(1, number, [large])).await.unwrap();
+    }
+    assert_eq!(writers(), "4");
 }

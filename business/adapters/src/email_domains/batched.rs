@@ -8,10 +8,12 @@ mod answers;
 mod committer;
 
 use std::{
-    hash::{BuildHasher, RandomState},
     io,
     num::{NonZeroU32, NonZeroUsize},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::JoinHandle,
 };
 
@@ -57,7 +59,8 @@ pub struct BatchedOptions {
 pub struct Batched {
     inner: Arc<dyn DomainTallies>,
     lanes: Box<[mpsc::Sender<Waiting>]>,
-    hasher: RandomState,
+    /// Whose turn it is among the lanes.
+    turn: AtomicUsize,
     depth: IntGauge,
     close: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -115,7 +118,7 @@ impl Batched {
         Ok(Self {
             inner,
             lanes: lanes.into(),
-            hasher: RandomState::new(),
+            turn: AtomicUsize::new(0),
             depth: metrics.depth,
             close,
             threads: Mutex::new(threads),
@@ -135,21 +138,19 @@ impl Batched {
         let _ = joined.await;
     }
 
-    /// A single event goes by its domain, so that no two committers fight for one row; a larger
-    /// request goes whole to one of them, by its first domain.
+    /// Single events go to one committer: a group costs much by itself and little for each event,
+    /// so a few large ones are quicker than many small ones that are written side by side. A
+    /// larger request is worth a write of its own: they go whole to all committers in turn.
     fn lane(&self, group: &Group) -> Option<&mpsc::Sender<Waiting>> {
-        let [only] = &*self.lanes else {
-            let first = group
-                .members
-                .first()
-                .and_then(|member| member.changes.iter().next());
-            let hash = first.map_or(0, |change| self.hasher.hash_one(change.domain));
-            let lanes = self.lanes.len() as u64;
-            return self
-                .lanes
-                .get(usize::try_from(hash % lanes).unwrap_or_default());
+        let mut changes = group
+            .members
+            .iter()
+            .flat_map(|member| member.changes.iter());
+        let turn = match changes.nth(1) {
+            None => 0,
+            Some(_) => self.turn.fetch_add(1, Ordering::Relaxed) % self.lanes.len(),
         };
-        Some(only)
+        self.lanes.get(turn)
     }
 }
 

@@ -52,6 +52,8 @@ async fn half_done<'s>(session: &'s mut PgConnection, group: &Group) -> Transact
             .bind(vec!["a.example"])
             .bind(vec![5_i64])
             .bind(vec![0_i64])
+            .bind(5_i64)
+            .bind(0_i64)
             .fetch_one(&mut *transaction)
             .await
             .unwrap();
@@ -129,7 +131,7 @@ async fn a_mark_in_another_server_s_open_transaction_is_waited_for() {
 async fn hold_a_row(session: &mut PgConnection) -> Transaction<'_, Postgres> {
     let mut holder = session.begin().await.unwrap();
     sqlx::query(
-        "INSERT INTO domain_tallies AS known VALUES (0, 0, 0, 0, false, 'a.example')
+        "INSERT INTO domain_tallies AS known VALUES (0, 0, 0, 0, 0, 'a.example')
          ON CONFLICT (domain) DO UPDATE SET delivered = known.delivered",
     )
     .execute(&mut *holder)

@@ -2,9 +2,9 @@
 
 use business::{
     email_domains::{
-        model::{FoldedChange, Group, Outcomes, Tally, fold, resolve_marks},
+        model::{DomainRef, Group, Outcomes, fold, resolve_marks},
         ports::Recorded,
-        verdict::VerdictChange,
+        verdict::{Verdict, VerdictChange},
     },
     kernel::{ErrorKind, PortError},
 };
@@ -67,7 +67,8 @@ async fn apply(
         .iter()
         .map(|change| signed(change.bounced))
         .collect();
-    let (applied, domains, delivered, bounced): (bool, Vec<String>, Vec<i64>, Vec<i64>) =
+    let (all_delivered, all_bounced) = (sum(&delivered), sum(&bounced));
+    let (applied, turned, turns): (bool, Vec<String>, Vec<i16>) =
         sqlx::query_as(include_str!("apply.sql"))
             .bind(key.writer)
             .bind(key.sequence)
@@ -77,55 +78,46 @@ async fn apply(
             .bind(domains)
             .bind(delivered)
             .bind(bounced)
+            .bind(all_delivered)
+            .bind(all_bounced)
             .fetch_one(&mut *connection)
             .await
             .map_err(|error| port_error(OPERATION, phase, error))?;
     if !applied {
         return ledger::recorded_before(connection, group, key, rule).await;
     }
-    let verdict_changes = domains
+    let verdict_changes = turned
         .iter()
-        .zip(delivered.into_iter().zip(bounced))
-        .filter_map(|(domain, after)| verdict_change(&changes, domain, after, rule).transpose())
-        .collect::<Result<Vec<_>, _>>()?;
+        .zip(turns)
+        .map(|(domain, turn)| verdict_change(domain, turn))
+        .collect::<Option<Vec<_>>>()
+        // It was counted, by a rule that is not ours.
+        .ok_or_else(|| PortError::new(ErrorKind::Ambiguous, OPERATION))?;
     Ok(Recorded {
         outcomes,
         verdict_changes,
     })
 }
 
-/// How the change that led to this tally changed the verdict.
-fn verdict_change(
-    changes: &[FoldedChange<'_>],
-    domain: &str,
-    (delivered, bounced): (i64, i64),
-    rule: &Rule,
-) -> Result<Option<VerdictChange>, PortError> {
-    let place = changes.binary_search_by(|change| change.domain.as_str().cmp(domain));
-    let change = place
-        .ok()
-        .and_then(|place| changes.get(place))
-        .ok_or_else(|| PortError::new(ErrorKind::Ambiguous, OPERATION))?;
-    let (delivered, bounced) = (delivered.unsigned_abs(), bounced.unsigned_abs());
-    let after = Tally {
-        delivered,
-        bounced,
-        seen: None,
+/// What the column `turn` says of a verdict that changed.
+fn verdict_change(domain: &str, turn: i16) -> Option<VerdictChange> {
+    use Verdict::{CatchAll, NotCatchAll, Unknown};
+    let (from, to) = match turn {
+        2 | 12 => (Unknown, CatchAll),
+        3 | 13 => (Unknown, NotCatchAll),
+        23 => (CatchAll, NotCatchAll),
+        _ => return None,
     };
-    let before = Tally {
-        delivered: delivered.saturating_sub(change.delivered),
-        bounced: bounced.saturating_sub(change.bounced),
-        seen: None,
-    };
-    let verdicts = rule.policy().change(&before, &after);
-    Ok(verdicts.map(|(from, to)| VerdictChange {
-        domain: change.domain.to_name(),
-        from,
-        to,
-    }))
+    let domain = DomainRef::from_stored(domain).ok()?.to_name();
+    Some(VerdictChange { domain, from, to })
 }
 
-/// Counts stop at [`Tally::MAX_COUNT`], so a change needs no more.
+/// As far as a total goes.
+fn sum(counts: &[i64]) -> i64 {
+    counts.iter().copied().fold(0, i64::saturating_add)
+}
+
+/// Counts stop at `Tally::MAX_COUNT`, so a change needs no more.
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
