@@ -127,7 +127,7 @@ impl Fleet {
                     let others = [
                         ("first_seen", "0"),
                         ("last_seen", "0"),
-                        ("seen_before", "true"),
+                        ("turn", "0"),
                     ];
                     database.fill(
                         &url,
