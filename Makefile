@@ -5,7 +5,7 @@ RELEASE := target/release
 URL ?= http://127.0.0.1:7000
 
 .DEFAULT_GOAL := help
-.PHONY: help start build createEvents test check fmt migrate bench bench-quick bench-functions up down
+.PHONY: help start build createEvents test check fmt migrate bench bench-quick bench-functions profile up down
 
 help: ## Explain the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-zA-Z]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench-quick: build ## A useful part of that, in about two minutes.
 
 bench-functions: ## Measure the hot pure functions: parsing, folding, encoding.
 	$(CARGO) bench --locked --package business --package adapters --package api --bench functions -- $(ARGS)
+
+profile: ## Show where the server's CPU goes. Needs perf. ARGS="--events 3000000 --bulk 1000 --connections 4"
+	sh scripts/profile.sh $(or $(ARGS),--events 200000 --domains 10000 --connections 64)
 
 up: ## Start server, PostgreSQL, Redis, Prometheus and Grafana with docker compose.
 	docker compose up --build --detach

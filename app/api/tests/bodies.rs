@@ -256,3 +256,31 @@ async fn all_bodies_together_have_a_bound() {
     }
     assert_eq!(server.counts("a.example").await, (3, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_to_be_recorded_takes_room_also_when_nobody_waits_for_it() {
+    let bounds = json!({
+        "max_body_bytes": 16_384, "max_bodies_bytes": 32_768, "answer_timeout_ms": 300,
+    });
+    let server = Running::start_with(bounds).await;
+    let held = "{\"domain\":\"held.example\",\"type\":\"delivered\"}\n";
+    for _ in 0..2 {
+        let answer = server.post("/v1/events", &[LINES], held).await;
+        answer.problem(503, "answer-timeout");
+    }
+    assert_eq!(server.store.held.load(Ordering::SeqCst), 2);
+    let answer = server.post("/v1/events", &[LINES], LINE).await;
+    answer.problem(503, "overloaded");
+
+    // The reading waits there too.
+    server.store.release.add_permits(3);
+    room_for_a_body(&server).await;
+    assert_eq!(server.counts("held.example").await, (2, 0));
+}
+
+/// Until there is room for a body.
+async fn room_for_a_body(server: &Running) {
+    while server.post("/v1/events", &[LINES], LINE).await.status == 503 {
+        tokio::task::yield_now().await;
+    }
+}

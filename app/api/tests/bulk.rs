@@ -303,6 +303,14 @@ async fn the_errors_are_bounded_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_cloud_events_may_be_empty() {
+    let server = Running::start().await;
+    let answer = server.post("/v1/events", &[CLOUD_EVENTS], "[]").await;
+    assert_accepted(&answer, 0);
+    assert!(server.store.groups.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_event_at_all_is_refused_and_so_is_what_cannot_be_read() {
     let server = Running::start().await;
     for (media_type, content, error) in [
@@ -310,7 +318,11 @@ async fn no_event_at_all_is_refused_and_so_is_what_cannot_be_read() {
         (LINES, "\r\n \n", "there is no event"),
         (JSON, "", "there is no event"),
         (JSON, " [ ] ", "there is no event"),
-        (CLOUD_EVENTS, "[]", "there is no event"),
+        (
+            CLOUD_EVENTS,
+            "",
+            "EOF while parsing a value at line 1 column 0",
+        ),
         (CLOUD_EVENT, "", "there is no event"),
         (JSON, "[{}", "EOF while parsing a list at line 1 column 3"),
         (JSON, "[] x", "trailing characters at line 1 column 4"),

@@ -1,13 +1,17 @@
 //! The use cases.
 
-use actix_web::{HttpResponse, web::Data};
+use actix_web::{HttpResponse, rt, web::Data};
 use business::email_domains::{model::EventKind, service::Receipt};
+use tracing::Instrument;
 
 use super::{
     dto::{DomainDto, DomainPageDto, DomainsDto, ReceiptDto, StatsDto, VerdictDto},
     request::{CloudEvent, DomainPath, Events, EventsBody, ListQuery, LookupBody, Names, Wanted},
 };
-use crate::{problem::Problem, server::State};
+use crate::{
+    problem::{Kind, Problem},
+    server::State,
+};
 
 type Answer = Result<HttpResponse, Problem>;
 
@@ -101,14 +105,27 @@ pub(crate) async fn bulk(events: EventsBody, state: Data<State>) -> Answer {
     let EventsBody {
         members,
         skipped,
-        held: _held,
+        held,
     } = events;
-    // All may be left out.
+    // There may be none, or all are left out.
     let receipt = if members.is_empty() {
         Receipt::default()
     } else {
         let given = state.bulk_events.given(&members);
-        let receipt = state.email_domains.record_all(members).await?;
+        let email_domains = state.email_domains.clone();
+        // What waits to be recorded takes memory until it is, also when nobody waits for the
+        // answer any more.
+        let recording = rt::spawn(
+            async move {
+                let recorded = email_domains.record_all(members).await;
+                drop(held);
+                recorded
+            }
+            .in_current_span(),
+        );
+        let receipt = recording
+            .await
+            .map_err(|error| Problem::caused_by(Kind::Internal, error.to_string()))??;
         given.counted(&receipt);
         receipt
     };

@@ -18,9 +18,6 @@ use crate::{
     server::{self, Server},
 };
 
-/// More are put into PostgreSQL by COPY: through the server they would take minutes.
-const MOST_THROUGH_POSTGRES: u32 = 1_000_000;
-
 pub(crate) struct Fleet {
     folder: PathBuf,
     servers: HashMap<(Subject, Keys), Rc<Server>>,
@@ -124,11 +121,7 @@ impl Fleet {
                     preload(&server, keys)?;
                 } else {
                     drop(server);
-                    let others = [
-                        ("first_seen", "0"),
-                        ("last_seen", "0"),
-                        ("turn", "0"),
-                    ];
+                    let others = [("first_seen", "0"), ("last_seen", "0"), ("turn", "0")];
                     database.fill(
                         &url,
                         "domain_tallies",

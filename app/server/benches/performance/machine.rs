@@ -2,15 +2,13 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
-    os::fd::AsFd as _,
+    io::{self, Read as _, Seek as _, Write as _},
     path::Path,
     thread::available_parallelism,
     time::Instant,
 };
 
 use anyhow::Context as _;
-use rustix::fs::{FallocateFlags, fallocate};
 use serde_json::{Value, json};
 
 use crate::sample::percentile;
@@ -64,11 +62,12 @@ pub(crate) fn sync_us(folder: &Path, times: usize) -> anyhow::Result<f64> {
     Ok(percentile(&mut took, 0.5))
 }
 
-/// A new file with so many bytes of space, to be written from its beginning.
+/// A new file with so many bytes of zeros, to be written from its beginning.
 pub(crate) fn file_with_space(path: &Path, bytes: u64) -> anyhow::Result<File> {
-    let file = File::create(path).with_context(|| path.display().to_string())?;
-    fallocate(file.as_fd(), FallocateFlags::empty(), 0, bytes)?;
+    let mut file = File::create(path).with_context(|| path.display().to_string())?;
+    io::copy(&mut io::repeat(0).take(bytes), &mut file)?;
     file.sync_all()?;
+    file.rewind()?;
     Ok(file)
 }
 

@@ -53,6 +53,10 @@ use crate::{
     report::{Line, Report},
 };
 
+/// What catchall has, so that the controls gain by it too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match &arguments.control {

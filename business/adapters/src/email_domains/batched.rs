@@ -32,7 +32,7 @@ use foundation::{
 use parking_lot::Mutex;
 use prometheus::{
     Histogram, IntGauge, Registry, register_histogram_with_registry,
-    register_int_gauge_with_registry,
+    register_int_gauge_vec_with_registry,
 };
 use smallvec::SmallVec;
 use tokio::sync::{
@@ -58,12 +58,17 @@ pub struct BatchedOptions {
 /// caller that hangs up takes nothing back: what is queued is recorded.
 pub struct Batched {
     inner: Arc<dyn DomainTallies>,
-    lanes: Box<[mpsc::Sender<Waiting>]>,
+    lanes: Box<[Lane]>,
     /// Whose turn it is among the lanes.
     turn: AtomicUsize,
-    depth: IntGauge,
     close: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// The way to one committer.
+struct Lane {
+    sender: mpsc::Sender<Waiting>,
+    depth: IntGauge,
 }
 
 /// A caller's members, and where the answer goes.
@@ -72,8 +77,7 @@ struct Waiting {
     ticket: Ticket,
 }
 
-/// What all committers count.
-#[derive(Clone)]
+/// What a committer counts.
 struct Metrics {
     depth: IntGauge,
     group_requests: Histogram,
@@ -96,14 +100,15 @@ impl Batched {
         let (close, closing) = watch::channel(false);
         let mut lanes = Vec::with_capacity(options.committers.get());
         let mut threads = Vec::with_capacity(options.committers.get());
-        for _ in 0..options.committers.get() {
-            let (lane, waiting) = mpsc::channel(options.queue_capacity.get() as usize);
+        for metrics in metrics {
+            let depth = metrics.depth.clone();
+            let (sender, waiting) = mpsc::channel(options.queue_capacity.get() as usize);
             let committer = Committer::new(
                 Arc::clone(&inner),
                 Arc::clone(clock),
                 waiting,
                 closing.clone(),
-                metrics.clone(),
+                metrics,
             );
             // A thread and a runtime of its own: a store may block it, and answers of a database
             // arrive where they are awaited.
@@ -113,13 +118,12 @@ impl Batched {
             threads.push(spawn_thread("committer", shutdown, move || {
                 runtime.block_on(committer.run());
             })?);
-            lanes.push(lane);
+            lanes.push(Lane { sender, depth });
         }
         Ok(Self {
             inner,
             lanes: lanes.into(),
             turn: AtomicUsize::new(0),
-            depth: metrics.depth,
             close,
             threads: Mutex::new(threads),
         })
@@ -140,17 +144,19 @@ impl Batched {
 
     /// Single events go to one committer: a group costs much by itself and little for each event,
     /// so a few large ones are quicker than many small ones that are written side by side. A
-    /// larger request is worth a write of its own: they go whole to all committers in turn.
-    fn lane(&self, group: &Group) -> Option<&mpsc::Sender<Waiting>> {
+    /// larger request is worth a write of its own: they go whole to the other committers in turn,
+    /// if there are others, so that single events do not wait behind them.
+    fn lane(&self, group: &Group) -> Option<&Lane> {
         let mut changes = group
             .members
             .iter()
             .flat_map(|member| member.changes.iter());
-        let turn = match changes.nth(1) {
-            None => 0,
-            Some(_) => self.turn.fetch_add(1, Ordering::Relaxed) % self.lanes.len(),
-        };
-        self.lanes.get(turn)
+        let (single, others) = self.lanes.split_first()?;
+        if changes.nth(1).is_none() || others.is_empty() {
+            return Some(single);
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        others.get(turn % others.len())
     }
 }
 
@@ -161,12 +167,12 @@ impl DomainTallies for Batched {
         let lane = self
             .lane(group)
             .ok_or_else(|| error(ErrorKind::Unexpected))?;
-        let place = lane.try_reserve().map_err(|refused| match refused {
+        let place = lane.sender.try_reserve().map_err(|refused| match refused {
             TrySendError::Full(()) => error(ErrorKind::Overloaded),
             TrySendError::Closed(()) => error(ErrorKind::Unavailable),
         })?;
         let (ticket, answered) = answers::ticket();
-        self.depth.inc();
+        lane.depth.inc();
         place.send(Waiting {
             members: group.members.clone(),
             ticket,
@@ -196,31 +202,42 @@ impl DomainTallies for Batched {
 }
 
 impl Metrics {
-    fn register(registry: &Registry, options: &BatchedOptions) -> prometheus::Result<Self> {
-        register_int_gauge_with_registry!(
+    /// Those of each committer.
+    fn register(registry: &Registry, options: &BatchedOptions) -> prometheus::Result<Vec<Self>> {
+        let capacity = register_int_gauge_vec_with_registry!(
             "catchall_queue_capacity",
-            "Requests that may wait for a committer, over all committers.",
+            "Requests that may wait for a committer.",
+            &["committer"],
             registry
-        )?
-        .set((options.committers.get() * options.queue_capacity.get() as usize) as i64);
-        Ok(Self {
-            depth: register_int_gauge_with_registry!(
-                "catchall_queue_depth",
-                "Requests that wait for a committer to take them.",
-                registry
-            )?,
-            group_requests: register_histogram_with_registry!(
-                "catchall_group_requests",
-                "Requests that shared one group.",
-                GROUP_SIZE.to_vec(),
-                registry
-            )?,
-            group_changes: register_histogram_with_registry!(
-                "catchall_group_changes",
-                "Changes in one group, before they are folded.",
-                GROUP_SIZE.to_vec(),
-                registry
-            )?,
-        })
+        )?;
+        let depth = register_int_gauge_vec_with_registry!(
+            "catchall_queue_depth",
+            "Requests that wait for a committer to take them.",
+            &["committer"],
+            registry
+        )?;
+        let group_requests = register_histogram_with_registry!(
+            "catchall_group_requests",
+            "Requests that shared one group.",
+            GROUP_SIZE.to_vec(),
+            registry
+        )?;
+        let group_changes = register_histogram_with_registry!(
+            "catchall_group_changes",
+            "Changes in one group, before they are folded.",
+            GROUP_SIZE.to_vec(),
+            registry
+        )?;
+        let of_committer = |number: usize| {
+            let label = number.to_string();
+            let capacity = capacity.with_label_values(&[&label]);
+            capacity.set(options.queue_capacity.get().into());
+            Self {
+                depth: depth.with_label_values(&[&label]),
+                group_requests: group_requests.clone(),
+                group_changes: group_changes.clone(),
+            }
+        };
+        Ok((0..options.committers.get()).map(of_committer).collect())
     }
 }

@@ -232,6 +232,7 @@ impl Embedded {
             map,
             keeper: Mutex::new(Keeper {
                 next_number: number.max(replayed.last_number) + 1,
+                began_segment: false,
             }),
             writer: Mutex::new(Writer {
                 segment,

@@ -122,7 +122,8 @@ async fn contents(store: &Embedded) -> Model {
         .collect()
 }
 
-/// Some lives of one store, each ended by a power cut.
+/// Some lives of one store, each ended by a power cut, or by the death of the process alone: then
+/// all that was written is still there, durable or not, when the next life begins.
 async fn lives(seed: u64, options: EmbeddedOptions) {
     let mut rng = Rng::with_seed(seed);
     let mut disk = SimulatedDisk::default();
@@ -170,8 +171,12 @@ async fn lives(seed: u64, options: EmbeddedOptions) {
                 }
             }
         }
-        disk = disk.after_power_loss(&mut rng);
+        disk = match rng.u8(..4) {
+            0 => disk.after_process_death(),
+            _ => disk.after_power_loss(&mut rng),
+        };
     }
+    disk = disk.after_power_loss(&mut rng);
     let store = open_with(options, &disk, &Shutdown::new())
         .unwrap_or_else(|error| panic!("seed {seed}: cannot be opened: {error}"));
     if let Some(group) = pending {
@@ -211,7 +216,9 @@ async fn nor_does_one_while_segments_fill_and_grow() {
     }
 }
 
-/// One record of some 300 bytes.
+/// The length of a record of a [`long_group`].
+const LONG_RECORD: usize = 319;
+
 fn long_group(sequence: u64) -> Group {
     let mut changes = Changes::default();
     for number in 0..20 {
@@ -237,7 +244,8 @@ fn group_of(sequence: u64, changes: Changes) -> Group {
 #[tokio::test]
 async fn what_a_failed_write_left_is_never_read() {
     for options in [BY_HAND, GROWING] {
-        for bytes in (0..300).step_by(7) {
+        // To its very end: a record may end in zeros, and be whole without them.
+        for bytes in 0..LONG_RECORD {
             let disk = SimulatedDisk::default();
             let shutdown = Shutdown::new();
             let store = open_with(options, &disk, &shutdown).unwrap();
@@ -256,6 +264,11 @@ async fn what_a_failed_write_left_is_never_read() {
             let found = contents(&store).await;
             assert_eq!((found["d0.example"], found["d1.example"]), ((2, 1), (1, 0)));
             drop(store);
+            for seed in 0..4 {
+                let disk = disk.after_power_loss(&mut Rng::with_seed(seed));
+                let store = open_with(options, &disk, &shutdown).unwrap();
+                assert_eq!(contents(&store).await, found, "{bytes}, seed {seed}");
+            }
             let disk: Arc<dyn Disk> = Arc::new(disk);
             let (store, opened) = Embedded::open(
                 disk,
@@ -361,4 +374,18 @@ async fn a_full_disk_does_not_stop_groups_that_have_room_in_the_journal() {
         store.record(&long_group(sequence)).await.unwrap();
     }
     assert_eq!(contents(&store).await["d7.example"], (99, 0));
+}
+
+#[tokio::test]
+async fn snapshots_that_fail_do_not_fill_the_disk_with_space_for_the_journal() {
+    let disk = SimulatedDisk::default();
+    let store = open(&disk, &Shutdown::new()).unwrap();
+    store.record(&long_group(1)).await.unwrap();
+    // One segment more, but no snapshot.
+    disk.leave_room_for(65_536 + 3_000);
+    for sequence in 2..22 {
+        store.snapshot().unwrap_err();
+        store.record(&long_group(sequence)).await.unwrap();
+    }
+    assert_eq!(disk.room_left(), 3_000);
 }

@@ -67,6 +67,12 @@ impl SimulatedDisk {
         state.capacity = Some(state.used() + bytes);
     }
 
+    /// How many bytes more there is room for, after [`Self::leave_room_for`].
+    pub(crate) fn room_left(&self) -> usize {
+        let state = self.state();
+        state.capacity.unwrap_or(usize::MAX) - state.used()
+    }
+
     /// Lets the sync after `syncs` more fail.
     pub(crate) fn fail_sync_after(&self, syncs: u64) {
         self.state().syncs_until_failure = Some(syncs);
@@ -106,6 +112,17 @@ impl SimulatedDisk {
             durable_names: names.clone(),
             names,
             ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// What is found when only the process is gone: all that was written, durable or not.
+    pub(crate) fn after_process_death(&self) -> Self {
+        let state = State {
+            operations_left: None,
+            ..self.state().clone()
         };
         Self {
             state: Arc::new(Mutex::new(state)),

@@ -164,7 +164,8 @@ impl Events {
                 events.take_cloud_event(Place::Whole, event);
             }
         }
-        if events.members.is_empty() && events.faults.count == 0 {
+        // A batch of CloudEvents may be empty (JSON format 1.0, section 4).
+        if events.members.is_empty() && events.faults.count == 0 && format != Format::CloudEvents {
             return Err(Fault::new("content", "there is no event"));
         }
         Ok(events)
@@ -273,7 +274,7 @@ fn push_event(
 ) -> Result<(), Fault> {
     changes
         .parse_push(domain, kind)
-        .map_err(|invalid| Fault::new(field, invalid.to_string()))
+        .map_err(|invalid| Fault::in_domain(field, invalid))
 }
 
 fn is_empty(text: &str) -> bool {

@@ -51,7 +51,7 @@ pub(super) fn from_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Fa
     if !text.trim_start_matches(is_blank).starts_with('{') {
         return Err(Fault::new("event", "must be a JSON object"));
     }
-    serde_json::from_str(text).map_err(|error| Fault::in_json("event", &error))
+    serde_json::from_str(text).map_err(|error| Fault::in_json("event", error))
 }
 
 pub(super) fn is_blank(character: char) -> bool {

@@ -95,7 +95,7 @@ fn names(body: &[u8]) -> Result<Vec<DomainName>, Faults> {
         }
         Ok(())
     })
-    .map_err(|error| Faults::of_whole(Fault::in_json("domains", &error)))?;
+    .map_err(|error| Faults::of_whole(Fault::in_json("domains", error)))?;
     if faults.count > 0 {
         return Err(faults);
     }
@@ -104,6 +104,6 @@ fn names(body: &[u8]) -> Result<Vec<DomainName>, Faults> {
 
 fn name(json: &str) -> Result<DomainName, Fault> {
     let Name(text) =
-        serde_json::from_str(json).map_err(|error| Fault::in_json("domains", &error))?;
-    DomainName::parse(&text).map_err(|invalid| Fault::new("domains", invalid.to_string()))
+        serde_json::from_str(json).map_err(|error| Fault::in_json("domains", error))?;
+    DomainName::parse(&text).map_err(|invalid| Fault::in_domain("domains", invalid))
 }

@@ -15,7 +15,7 @@ use crate::{
     sample::{Latency, Run},
 };
 
-/// The best found for this machine: more connections only wait for each other.
+/// The best found for batches of 1,000 (docs/postgres-tuning.md).
 pub(crate) const CONNECTIONS: u64 = 4;
 
 /// With room for the new version of a row beside the old one.

@@ -72,7 +72,7 @@ pub trait DiskFile: Send {
     /// Then some of it may have been written.
     fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()>;
 
-    /// Cuts the file off.
+    /// Makes the file end at byte `length`, which it has reached.
     ///
     /// # Errors
     /// When it cannot be done.

@@ -143,8 +143,10 @@ impl Segment {
     pub(super) fn append(&mut self, record: &[u8]) -> Result<(), AppendError> {
         if let Err(error) = self.file.write_at(record, self.length) {
             // Neither may the next record stand behind half of this one, nor, when it is shorter,
-            // before what is left of it.
-            return Err(match self.file.truncate(self.length) {
+            // before what is left of it. Nor may any of it come back once the next is durable,
+            // which may stand in another file.
+            let cut = self.file.truncate(self.length);
+            return Err(match cut.and_then(|()| self.file.sync()) {
                 Ok(()) => {
                     self.allocated = self.length;
                     AppendError::NotWritten(error)
@@ -293,8 +295,8 @@ pub(super) fn replay(
 
 impl Replayed {
     /// Cuts off what a crash left unfinished, and the space behind the last records, which nobody
-    /// goes on in. Makes durable what was read: it may not be yet, when the process died and not
-    /// the machine.
+    /// goes on in. Makes durable what was read, and the names it was read under: they may not be
+    /// yet, when the process died and not the machine.
     fn settle(&mut self, disk: &Arc<dyn Disk>) -> Result<(), OpenError> {
         let sync = |name: &str, length: Option<u64>| {
             let mut file = disk.open(name).map_err(OpenError::io(name, "open it"))?;
@@ -324,7 +326,7 @@ impl Replayed {
         if let Some((number, _)) = self.empty {
             sync(&FileKind::Journal.file_name(number), None)?;
         }
-        Ok(())
+        disk.sync_directory().map_err(OpenError::io(".", "sync it"))
     }
 }
 

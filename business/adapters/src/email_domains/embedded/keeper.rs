@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    sync::{Arc, mpsc},
+    sync::{Arc, atomic::Ordering, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -30,6 +30,9 @@ const GIVEN_BACK_AT_ONCE: u64 = 16 << 20;
 pub(super) struct Keeper {
     /// The number of the next segment to be made.
     pub(super) next_number: u64,
+    /// A snapshot was begun in a new segment, and failed. The next attempt needs no other: each
+    /// would take room, and on a full disk that is what is missing.
+    pub(super) began_segment: bool,
 }
 
 /// Starts the thread; it ends when nobody can wake it any more.
@@ -61,17 +64,18 @@ impl Shared {
             let writer = self.writer.lock();
             (writer.wants_segment(), writer.wants_snapshot(&self.options))
         };
-        if snapshot {
-            self.snapshot()
-        } else if segment {
-            self.prepare(&mut self.keeper.lock())
-        } else {
-            Ok(())
+        if segment {
+            self.prepare(&mut self.keeper.lock())?;
         }
+        if snapshot {
+            self.snapshot()?;
+        }
+        Ok(())
     }
 
     /// Makes the next segment, unless it is there.
     fn prepare(&self, keeper: &mut Keeper) -> io::Result<()> {
+        self.check()?;
         if self.writer.lock().prepared.is_some() {
             return Ok(());
         }
@@ -100,13 +104,18 @@ impl Shared {
     }
 
     fn write_snapshot(&self, keeper: &mut Keeper) -> io::Result<()> {
+        self.check()?;
         let timer = self.metrics.snapshot_timer();
-        self.prepare(keeper)?;
+        if !keeper.began_segment {
+            self.prepare(keeper)?;
+        }
         let (first, sequence) = {
             let mut writer = self.writer.lock();
             // The committer may have gone on in the prepared segment by itself a moment ago; then
             // the snapshot begins before the records that stand in it already.
-            let _ = writer.roll();
+            if !keeper.began_segment {
+                keeper.began_segment = writer.roll();
+            }
             (writer.segment.number, writer.before_segment)
         };
         let mut snapshot = Writer::start(&*self.disk, self.store, first, sequence)?;
@@ -121,6 +130,10 @@ impl Shared {
             snapshot
                 .shard(shard, sequence, &arena)
                 .map_err(|error| self.stop_if_unknown(error))?;
+            // It takes a while, and groups must not wait for space meanwhile.
+            if self.writer.lock().wants_segment() {
+                self.prepare(keeper)?;
+            }
         }
         let (sequence, ledger) = {
             let applied = self.applied.lock();
@@ -136,8 +149,17 @@ impl Shared {
         let mut writer = self.writer.lock();
         writer.full.retain(|(number, _)| *number >= first);
         writer.snapshot_bytes = length;
+        keeper.began_segment = false;
         self.metrics.sized(&writer);
         drop(timer);
+        Ok(())
+    }
+
+    /// After a failed sync nothing is written any more, nor removed.
+    fn check(&self) -> io::Result<()> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("a sync failed before"));
+        }
         Ok(())
     }
 

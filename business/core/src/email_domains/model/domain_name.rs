@@ -11,6 +11,11 @@ const MAX_LABEL_LENGTH: usize = 63;
 /// some more for what UTS #46 maps to nothing.
 const MAX_INPUT_LENGTH: usize = 2_048;
 
+/// The longest label in bytes that UTS #46 looks at: its work grows with the square of a label's
+/// length. 63 letters take at most four bytes each, and a decomposed syllable has many bytes, but
+/// then few of them fill a label in ASCII.
+const MAX_LABEL_INPUT_LENGTH: usize = 256;
+
 /// The name of a mail domain in its one canonical form: lower case, A-labels only (RFC 5890), no
 /// trailing dot.
 ///
@@ -69,6 +74,11 @@ impl DomainName {
             let name = input.strip_suffix('.').unwrap_or(input);
             check_ascii(name)?;
             return Ok(Self(name.to_ascii_lowercase().into_boxed_str()));
+        }
+        // The dots that UTS #46 knows.
+        let mut labels = input.split(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}']);
+        if labels.any(|label| label.len() > MAX_LABEL_INPUT_LENGTH) {
+            return Err(InvalidDomainName::LabelTooLong);
         }
         let ascii = Uts46::new()
             .to_ascii(
@@ -288,6 +298,7 @@ mod tests {
         let long_label = format!("{}.com", "a".repeat(64));
         let long_name = format!("{}com", "a234567.".repeat(32));
         let long_unicode = format!("{}.de", "ü".repeat(63));
+        let endless_unicode = format!("{}.de", "\u{ad}".repeat(500));
         let endless = "a.".repeat(5_000);
         for (input, reason) in [
             ("", Empty),
@@ -299,6 +310,7 @@ mod tests {
             ("bücher..example", EmptyLabel),
             (&long_label, LabelTooLong),
             (&long_unicode, LabelTooLong),
+            (&endless_unicode, LabelTooLong),
             (&long_name, TooLong),
             (&endless, TooLong),
             ("-example.com", Hyphen),
