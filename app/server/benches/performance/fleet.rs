@@ -115,27 +115,19 @@ impl Fleet {
         let counts = [("delivered", "1"), ("bounced", "0")];
         match (subject, keys) {
             (Subject::Postgres, Keys::Uniform(domains)) => {
+                // It makes the tables, which are then filled as the raw one is.
                 let postgres = ("CATCHALL__STORE__POSTGRES__URL", url.clone());
-                let server = Server::catchall(&[kind("postgres"), postgres], None)?;
-                if domains <= MOST_THROUGH_POSTGRES {
-                    preload(&server, keys)?;
-                } else {
-                    drop(server);
-                    let others = [("first_seen", "0"), ("last_seen", "0"), ("turn", "0")];
-                    database.fill(
-                        &url,
-                        "domain_tallies",
-                        domains,
-                        &[&counts[..], &others].concat(),
-                    )?;
-                    // The totals that the server would have kept.
-                    let totals = format!(
-                        "INSERT INTO writer_totals
-                         (writer, delivered, bounced, domains, catch_all, not_catch_all)
-                         VALUES (gen_random_uuid(), {domains}, 0, {domains}, 0, 0)"
-                    );
-                    database.query(&url, &totals);
-                }
+                drop(Server::catchall(&[kind("postgres"), postgres], None)?);
+                let others = [("first_seen", "0"), ("last_seen", "0"), ("turn", "0")];
+                let fixed = [&counts[..], &others].concat();
+                database.fill(&url, "domain_tallies", domains, &fixed)?;
+                // The totals that the server would have kept.
+                let totals = format!(
+                    "INSERT INTO writer_totals
+                     (writer, delivered, bounced, domains, catch_all, not_catch_all)
+                     VALUES (gen_random_uuid(), {domains}, 0, {domains}, 0, 0)"
+                );
+                database.query(&url, &totals);
             }
             (Subject::Reference | Subject::RawUpsert, _) => {
                 let (table, sql) = if subject == Subject::Reference {
