@@ -1,4 +1,4 @@
-# Reads `perf script --fields comm,sym`: a line with the thread's name, then the stack from the
+# Reads `perf script --fields comm,ip,sym`: a line with the thread's name, then the stack from the
 # inside out, then a blank line. Each sample counts for the first row whose pattern its stack has.
 function row(thread, name, pattern) { rows++; threads[rows] = thread; names[rows] = name; patterns[rows] = pattern }
 BEGIN {
@@ -8,11 +8,11 @@ BEGIN {
     row("committer", "fold the group: sort by domain, add up", "group::fold")
     row("committer", "encode the record, checksum", "encode|crc32c")
     row("committer", "apply it to the map", "TallyMap|tally_map")
-    row("committer", "sleep and be woken", "epoll_wait|futex|sched_yield|schedule")
+    row("committer", "sleep and be woken", "__schedule|epoll_wait|futex|sched_yield")
     row("committer", "the rest: forming groups, metrics", ".")
     row("actix", "send the answer, through TCP to the client's socket", "sendto|tcp_sendmsg|__send")
     row("actix", "receive the request", "recvfrom|__libc_recv")
-    row("actix", "wait for events, sleep, be woken", "epoll_wait|schedule")
+    row("actix", "wait for events, sleep, be woken", "__schedule|epoll_wait")
     row("actix", "wake the committer", "eventfd_write|futex")
     row("actix", "read the body and its events: parse lines, check names", "EventsBody|read_lines|parse_push|request::bulk|middleware::body")
     row("actix", "queue, wait for and take the answer", "Batched|answers::")

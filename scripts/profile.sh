@@ -21,8 +21,8 @@ until address=$(sed -n 's/.*"serving".*"address":"\([^"]*\)".*/\1/p;s/.*"address
 done
 
 # Once to fill the store, once to be watched.
-target/release/create-events --url "http://$address" "$@" >/dev/null
+target/release/create-events --url "http://$address" "$@" >/dev/null 2>&1
 perf record --quiet --event cpu-clock --freq 1999 --call-graph fp,64 --pid $server \
-    --output "$work/perf" -- target/release/create-events --url "http://$address" "$@" >"$work/report"
-sed -n '1,12p' "$work/report"
-perf script --input "$work/perf" --fields comm,sym 2>/dev/null | awk -f scripts/profile.awk
+    --output "$work/perf" -- target/release/create-events --url "http://$address" "$@" >"$work/report" 2>&1
+grep -E 'stream|connections|rate' "$work/report"
+perf script --input "$work/perf" --fields comm,ip,sym 2>/dev/null | awk -f scripts/profile.awk

@@ -31,7 +31,7 @@ pub struct Settings {
     pub max_body_bytes: NonZeroU64,
     /// What all bodies together may take while their requests are answered; over it, 503. At least
     /// twice the longest one, for an encoded body stands beside its decoded form for a moment. What
-    /// is made of a body takes about as much again.
+    /// is made of a body takes about as much again, of CloudEvents several times as much.
     pub max_bodies_bytes: NonZeroU64,
     /// How long a client may take to send a connection's first head, and each body; then 408.
     pub read_timeout_ms: NonZeroU64,

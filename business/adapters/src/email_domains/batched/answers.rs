@@ -87,50 +87,55 @@ pub(super) fn ticket() -> (Ticket, Answered) {
     )
 }
 
-/// Gives all answers, then wakes each thread that has some, once.
+/// Gives all answers, thread by thread, and wakes each thread that has some, once.
 pub(super) fn answer_all(answers: impl IntoIterator<Item = (Ticket, Answer)>) {
-    // A few threads serve, so looking through them is the quickest way.
-    let mut answered = Woken(Vec::new());
+    let mut given = Given(Vec::new());
     for (mut ticket, answer) in answers {
-        ticket.settle(answer);
-        if !answered
+        let Some(slot) = ticket.slot.take() else {
+            continue;
+        };
+        // A few threads serve, so looking through them is the quickest way.
+        let known = given
             .0
-            .iter()
-            .any(|inbox| Arc::ptr_eq(inbox, &ticket.inbox))
-        {
-            answered.0.push(Arc::clone(&ticket.inbox));
+            .iter_mut()
+            .find(|(inbox, _)| Arc::ptr_eq(inbox, &ticket.inbox));
+        match known {
+            Some((_, answers)) => answers.push((slot, answer)),
+            None => {
+                let inbox = Arc::clone(&ticket.inbox);
+                given.0.push((inbox, vec![(slot, answer)]));
+            }
         }
     }
 }
 
-/// Inboxes with new answers, woken when this is dropped: also by a panic on the way.
-struct Woken(Vec<Arc<Inbox>>);
+/// Answers by inbox, laid into them when this is dropped: also by a panic on the way. The threads
+/// that serve take an inbox's lock for every request, so it is taken once for all answers here.
+struct Given(Vec<(Arc<Inbox>, Vec<(usize, Answer)>)>);
 
-impl Drop for Woken {
+impl Drop for Given {
     fn drop(&mut self) {
-        for inbox in &self.0 {
-            inbox.wake();
+        for (inbox, answers) in self.0.drain(..) {
+            inbox.settle(answers);
         }
     }
 }
 
 impl Inbox {
-    /// Wakes one of those that are answered and do not know.
+    /// Lays answers in, and wakes one of those that are answered and do not know.
     ///
     /// It is there as long as the lock is held; if it is dropped before it is polled, it wakes the
     /// others then.
-    fn wake(&self) {
-        let first = self.state.lock().unaware.pop();
+    fn settle(&self, answers: impl IntoIterator<Item = (usize, Answer)>) {
+        let first = {
+            let mut state = self.state.lock();
+            for (slot, answer) in answers {
+                state.settle(slot, answer);
+            }
+            state.unaware.pop()
+        };
         if let Some(first) = first {
             first.wake();
-        }
-    }
-}
-
-impl Ticket {
-    fn settle(&mut self, answer: Answer) {
-        if let Some(slot) = self.slot.take() {
-            self.inbox.state.lock().settle(slot, answer);
         }
     }
 }
@@ -162,10 +167,10 @@ impl State {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.slot.is_some() {
+        if let Some(slot) = self.slot.take() {
             // A committer that is gone without an answer may have written before it went.
-            self.settle(Err(PortError::new(ErrorKind::Ambiguous, "committer")));
-            self.inbox.wake();
+            let unknown = PortError::new(ErrorKind::Ambiguous, "committer");
+            self.inbox.settle([(slot, Err(unknown))]);
         }
     }
 }
