@@ -111,7 +111,10 @@ pub(super) fn answer_all(answers: impl IntoIterator<Item = (Ticket, Answer)>) {
 
 /// Answers by inbox, laid into them when this is dropped: also by a panic on the way. The threads
 /// that serve take an inbox's lock for every request, so it is taken once for all answers here.
-struct Given(Vec<(Arc<Inbox>, Vec<(usize, Answer)>)>);
+struct Given(Vec<(Arc<Inbox>, Slots)>);
+
+/// Answers, and the slots they go to.
+type Slots = Vec<(usize, Answer)>;
 
 impl Drop for Given {
     fn drop(&mut self) {
@@ -126,7 +129,7 @@ impl Inbox {
     ///
     /// It is there as long as the lock is held; if it is dropped before it is polled, it wakes the
     /// others then.
-    fn settle(&self, answers: impl IntoIterator<Item = (usize, Answer)>) {
+    fn settle(&self, answers: Slots) {
         let first = {
             let mut state = self.state.lock();
             for (slot, answer) in answers {
@@ -170,7 +173,7 @@ impl Drop for Ticket {
         if let Some(slot) = self.slot.take() {
             // A committer that is gone without an answer may have written before it went.
             let unknown = PortError::new(ErrorKind::Ambiguous, "committer");
-            self.inbox.settle([(slot, Err(unknown))]);
+            self.inbox.settle(vec![(slot, Err(unknown))]);
         }
     }
 }
