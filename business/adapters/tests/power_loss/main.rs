@@ -1,7 +1,7 @@
 //! The embedded store against a power cut at any operation, and against a sync that fails.
 //!
 //! The disk is simulated: it loses what was not synced and tears the last writes. Thousands of
-//! cuts take seconds, and a seed replays one exactly.
+//! cuts take seconds, and a seed replays one exactly where the keeper does not act by itself.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

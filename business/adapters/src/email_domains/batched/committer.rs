@@ -64,8 +64,8 @@ impl Committer {
             };
             let Some(first) = first else { return };
             // The threads that serve go first: on a busy processor they add to the group instead
-            // of being interrupted for it, and on an idle one this returns at once. It made groups
-            // twice as large, and saved a seventh of what a single event costs.
+            // of being interrupted for it, and on an idle one this returns at once. Groups
+            // are larger for it, and events cheaper (docs/performance.md).
             thread::yield_now();
             let waiting = self.take(first);
             self.commit(waiting).await;
