@@ -222,6 +222,8 @@ pub(super) fn replay(
         torn: None,
         unfinished: None,
     };
+    // One for all segments: an allocator may hold on to what is freed.
+    let mut bytes = Vec::new();
     for (expected, number) in (first..).zip(numbers) {
         let name = FileKind::Journal.file_name(number);
         if number != expected {
@@ -231,7 +233,7 @@ pub(super) fn replay(
                 "the segment before it is missing",
             ));
         }
-        let bytes = read(disk, &name)?;
+        read_up_to(disk, &name, u64::MAX, &mut bytes)?;
         let header = Header::decode(FileKind::Journal, &name, &bytes)?;
         if header
             != Some(Header {
@@ -387,7 +389,8 @@ pub(super) fn store_of_first(disk: &Arc<dyn Disk>) -> Result<Option<StoreId>, Op
         return Ok(None);
     };
     let name = FileKind::Journal.file_name(number);
-    let header = read_up_to(disk, &name, HEADER_LENGTH as u64)?;
+    let mut header = Vec::new();
+    read_up_to(disk, &name, HEADER_LENGTH as u64, &mut header)?;
     let header = Header::decode(FileKind::Journal, &name, &header)?;
     Ok(header.map(|header| header.store))
 }
@@ -407,16 +410,18 @@ pub(super) fn remove(disk: &Arc<dyn Disk>, name: &str) -> Result<(), OpenError> 
     disk.remove(name).map_err(OpenError::io(name, "remove it"))
 }
 
-fn read(disk: &Arc<dyn Disk>, name: &str) -> Result<Vec<u8>, OpenError> {
-    read_up_to(disk, name, u64::MAX)
-}
-
-fn read_up_to(disk: &Arc<dyn Disk>, name: &str, length: u64) -> Result<Vec<u8>, OpenError> {
-    let mut bytes = Vec::new();
+/// Puts the first bytes of a file in place of what is in `bytes`.
+fn read_up_to(
+    disk: &Arc<dyn Disk>,
+    name: &str,
+    length: u64,
+    bytes: &mut Vec<u8>,
+) -> Result<(), OpenError> {
+    bytes.clear();
     disk.read(name)
-        .and_then(|file| file.take(length).read_to_end(&mut bytes))
+        .and_then(|file| file.take(length).read_to_end(bytes))
         .map_err(OpenError::io(name, "read it"))?;
-    Ok(bytes)
+    Ok(())
 }
 
 /// All up to the last byte that is not zero.

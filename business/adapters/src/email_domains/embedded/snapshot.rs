@@ -208,7 +208,8 @@ pub(super) fn load(
         offset: 0,
     };
 
-    let header = blocks.bytes(HEADER_LENGTH as u64)?;
+    let mut header = Vec::new();
+    blocks.bytes(HEADER_LENGTH as u64, &mut header)?;
     let header = Header::decode(FileKind::Snapshot, &name, &header)?
         .filter(|header| header.number == number)
         .ok_or(OpenError::corrupt(
@@ -251,8 +252,11 @@ fn load_shards(
     let read = thread::scope(|scope| {
         let (queue, found) = mpsc::sync_channel::<(usize, Found)>(threads);
         let found = Arc::new(Mutex::new(found));
+        // What was read is read into again: an allocator may hold on to what is freed.
+        let (give_back, spare) = mpsc::channel();
         for _ in 0..threads {
             let (loaded, found) = (&loaded, Arc::clone(&found));
+            let give_back = give_back.clone();
             let load = move || {
                 loop {
                     let Ok((number, found)) = found.lock().recv() else {
@@ -266,6 +270,8 @@ fn load_shards(
                         Some(sequence)
                     });
                     loaded.lock().insert(number, shard);
+                    // Nobody takes it behind the last one.
+                    let _ = give_back.send(found.content);
                 }
             };
             thread::Builder::new()
@@ -276,7 +282,7 @@ fn load_shards(
         drop(found);
         for number in 0..SHARDS {
             // Nobody takes it only behind a panic, which the scope passes on.
-            let _ = queue.send((number, blocks.find()?));
+            let _ = queue.send((number, blocks.find(spare.try_recv().unwrap_or_default())?));
         }
         Ok(())
     });
@@ -347,32 +353,36 @@ impl<R: Read> Blocks<'_, R> {
         expected: Block,
         read: impl FnOnce(&mut Reader<'_>) -> Option<T>,
     ) -> Result<T, OpenError> {
-        self.find()?.read(self.name, expected, read)
+        self.find(Vec::new())?.read(self.name, expected, read)
     }
 
-    fn find(&mut self) -> Result<Found, OpenError> {
+    /// Reads the next block, its content in place of what is in `content`.
+    fn find(&mut self, mut content: Vec<u8>) -> Result<Found, OpenError> {
         let at = self.offset;
-        let head = self.bytes(BLOCK_HEAD_LENGTH as u64)?;
+        let mut head = Vec::new();
+        self.bytes(BLOCK_HEAD_LENGTH as u64, &mut head)?;
         let mut fields = Reader::new(&head);
         let (kind, length, crc) = (fields.u8(), fields.u64(), fields.u32());
         let length = length.filter(|length| *length <= MAX_BLOCK);
         let (Some(kind), Some(length), Some(crc)) = (kind, length, crc) else {
             return Err(OpenError::corrupt(self.name, at, "not the head of a block"));
         };
+        self.bytes(length, &mut content)?;
         Ok(Found {
             at,
             kind,
             crc,
             head_crc: crc32c::crc32c(&head[..BLOCK_HEAD_LENGTH - 4]),
-            content: self.bytes(length)?,
+            content,
         })
     }
 
-    fn bytes(&mut self, length: u64) -> Result<Vec<u8>, OpenError> {
+    fn bytes(&mut self, length: u64, bytes: &mut Vec<u8>) -> Result<(), OpenError> {
+        bytes.clear();
         // Beyond a few shards' worth, it grows with what is there, not with what a damaged head
         // promises.
-        let mut bytes = Vec::with_capacity(usize::try_from(length.min(4 << 20)).unwrap_or(0));
-        let read = (&mut self.file).take(length).read_to_end(&mut bytes);
+        bytes.reserve_exact(usize::try_from(length.min(4 << 20)).unwrap_or(0));
+        let read = (&mut self.file).take(length).read_to_end(bytes);
         let read = read.map_err(OpenError::io(self.name, "read it"))?;
         if read as u64 != length {
             return Err(OpenError::corrupt(
@@ -382,6 +392,6 @@ impl<R: Read> Blocks<'_, R> {
             ));
         }
         self.offset += read;
-        Ok(bytes)
+        Ok(())
     }
 }
