@@ -102,7 +102,8 @@ fn puts() -> Section {
                 connections it SELECTs the row, then INSERTs or UPDATEs it, without a \
                 transaction; its rate is of what it answers 2xx. `+1ms` adds as much to every \
                 sync. Domains are uniform, all there before, or `stream`, the reference's own \
-                events."
+                events. CPU is that of the server and of PostgreSQL behind it, peak memory only \
+                the server's."
             .into(),
         groups,
     }
