@@ -102,6 +102,11 @@ pub(crate) async fn readyz(
     ))
 )]
 pub(crate) async fn metrics(state: Data<State>) -> HttpResponse {
+    // A store that does not answer leaves it as it was.
+    let keys_from = tokio::time::timeout(PROBE_TIMEOUT, state.email_domains.keys_from());
+    if let Ok(Ok(moment)) = keys_from.await {
+        state.keys_from.set(moment.get().into());
+    }
     HttpResponse::Ok()
         .content_type(Metrics::CONTENT_TYPE)
         .body(state.metrics.render())

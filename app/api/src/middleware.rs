@@ -31,6 +31,9 @@ use crate::{
 };
 use observation::Observer;
 
+/// The header field of an answer to what had been counted before, under the same key.
+pub(crate) const REPLAYED: &str = "idempotency-replayed";
+
 /// What all routes of a server share.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -105,7 +108,10 @@ impl Gate {
                 (response, Some(problem))
             }
         };
-        observation.end(response.status(), &id, problem.as_ref());
+        // Nearly always there is no field yet.
+        let fields = response.headers();
+        let replayed = !fields.is_empty() && fields.contains_key(REPLAYED);
+        observation.end(response.status(), replayed, &id, problem.as_ref());
         id.attach_to(response.headers_mut());
         ServiceResponse::new(http, response)
     }

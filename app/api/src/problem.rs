@@ -164,6 +164,13 @@ impl Problem {
         Self::with_errors(Kind::InvalidDomain, vec![FieldError::new("domain", reason)])
     }
 
+    pub(crate) fn invalid_key(reason: &str) -> Self {
+        Self::with_errors(
+            Kind::InvalidKey,
+            vec![FieldError::new("Idempotency-Key", reason)],
+        )
+    }
+
     /// The server should get no requests: these checks failed, and this error was one reason.
     pub(crate) fn not_ready(failed: Vec<FieldError>, cause: Option<PortError>) -> Self {
         let cause = cause.map(|error| Arc::new(error) as Arc<dyn Error + Send + Sync>);
@@ -256,6 +263,8 @@ impl From<RecordError> for Problem {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::MarkMismatch => Self::new(Kind::MarkMismatch),
+            RecordError::KeyExpired => Self::new(Kind::KeyExpired),
+            RecordError::KeyAhead => Self::new(Kind::KeyAhead),
             RecordError::Store(error) => error.into(),
         }
     }
@@ -320,10 +329,13 @@ mod tests {
             );
             assert_eq!(Problem::from(ReadError::Store(error)).kind(), kind);
         }
-        assert_eq!(
-            Problem::from(RecordError::MarkMismatch).kind(),
-            Kind::MarkMismatch
-        );
+        for (error, kind) in [
+            (RecordError::MarkMismatch, Kind::MarkMismatch),
+            (RecordError::KeyExpired, Kind::KeyExpired),
+            (RecordError::KeyAhead, Kind::KeyAhead),
+        ] {
+            assert_eq!(Problem::from(error).kind(), kind);
+        }
         assert_eq!(Problem::from(ReadError::Cursor).kind(), Kind::InvalidQuery);
     }
 

@@ -53,6 +53,10 @@ const POST: &[Method] = &[Method::POST];
 
 const RECORD: &[Kind] = &[
     Kind::InvalidDomain,
+    Kind::InvalidKey,
+    Kind::KeyExpired,
+    Kind::KeyAhead,
+    Kind::MarkMismatch,
     Kind::Overloaded,
     Kind::Unavailable,
     Kind::OutcomeUnknown,
@@ -95,6 +99,10 @@ const BULK: Route = Route {
         Kind::MediaTypeNotSupported,
         Kind::EncodingNotSupported,
         Kind::InvalidEvents,
+        Kind::InvalidKey,
+        Kind::KeyExpired,
+        Kind::KeyAhead,
+        Kind::MarkMismatch,
         Kind::Overloaded,
         Kind::Unavailable,
         Kind::OutcomeUnknown,

@@ -14,6 +14,7 @@ use actix_web::{
 };
 use business::email_domains::service::EmailDomains;
 use foundation::telemetry::Metrics;
+use prometheus::IntGauge;
 
 use crate::{
     health::Readiness,
@@ -42,6 +43,8 @@ pub(crate) struct State {
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
     pub(crate) bulk_events: BulkEvents,
+    /// From when on keys are remembered; set when it is shown.
+    pub(crate) keys_from: IntGauge,
     pub(crate) started: Instant,
     /// The API description, as it is sent.
     pub(crate) description: Bytes,
@@ -78,6 +81,14 @@ impl Server {
             settings: Arc::new(settings.clone()),
             bodies: Bodies::default(),
         };
+        let keys_from = IntGauge::new(
+            "catchall_keys_from_timestamp_seconds",
+            "An idempotency key made from this moment on is remembered if it ever counted.",
+        )
+        .map_err(io::Error::other)?;
+        app.metrics
+            .register(keys_from.clone())
+            .map_err(io::Error::other)?;
         let readiness = app.readiness.clone();
         let state = Data::new(State {
             email_domains: app.email_domains,
@@ -85,6 +96,7 @@ impl Server {
             metrics: app.metrics,
             readiness: app.readiness,
             bulk_events: shared.metrics.bulk_events(),
+            keys_from,
             started: Instant::now(),
             description: openapi::rendered()?,
         });

@@ -3,7 +3,10 @@
 
 mod support;
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use serde_json::{Value, json};
 use support::{Response, Running, store::SECRET};
@@ -45,9 +48,12 @@ fn told(document: &Value) -> Vec<String> {
         .collect()
 }
 
+/// No two of them are the same event.
 fn cloud_event(kind: &str, subject: &str) -> Value {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let id = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
     json!({
-        "specversion": "1.0", "id": "1", "source": "/mail", "type": kind, "subject": subject,
+        "specversion": "1.0", "id": id, "source": "/mail", "type": kind, "subject": subject,
         "time": "2026-11-21T09:00:00Z", "data": { "more": [1, 2] },
     })
 }
@@ -116,35 +122,41 @@ async fn cloud_events_come_in_three_modes() {
         .await;
     assert_accepted(&answer, 1);
     let batch = json!([
-        delivered,
+        cloud_event("email.delivered", "a.example"),
         cloud_event("email.bounced", "b.example"),
-        delivered
+        cloud_event("email.delivered", "a.example"),
     ]);
     let answer = server
         .post("/v1/events", &[CLOUD_EVENTS], batch.to_string())
         .await;
     assert_accepted(&answer, 3);
 
-    let attributes = [
-        ("ce-specversion", "1.0"),
-        ("Ce-Id", "\"1 \\\" 2\""),
-        ("ce-source", "/mail"),
-        ("CE-Type", "email.bounced"),
-        ("ce-subject", "b%C3%BCcher.example"),
-    ];
-    for (media_type, content) in [
-        (None, ""),
-        (Some("text/plain"), "\u{0}anything"),
+    let attributes = |id| {
+        [
+            ("ce-specversion", "1.0"),
+            ("Ce-Id", id),
+            ("ce-source", "/mail"),
+            ("CE-Type", "email.bounced"),
+            ("ce-subject", "b%C3%BCcher.example"),
+        ]
+    };
+    for (id, media_type, content) in [
+        ("a", None, ""),
+        ("\"1 \\\" 2\"", Some("text/plain"), "\u{0}anything"),
         (
+            "c",
             Some("application/json"),
             "{\"domain\":\"a.example\",\"type\":\"bounced\"}",
         ),
     ] {
         let media_type = media_type.map(|media_type| ("Content-Type", media_type));
-        let fields: Vec<_> = attributes.into_iter().chain(media_type).collect();
+        let fields: Vec<_> = attributes(id).into_iter().chain(media_type).collect();
         assert_accepted(&server.post("/v1/events", &fields, content).await, 1);
     }
-    assert_accepted(&server.ask_with("POST", "/v1/events", &attributes).await, 1);
+    let answer = server
+        .ask_with("POST", "/v1/events", &attributes("d"))
+        .await;
+    assert_accepted(&answer, 1);
 
     assert_eq!(server.counts("a.example").await, (3, 0));
     assert_eq!(server.counts("b.example").await, (0, 1));

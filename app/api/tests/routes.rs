@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use support::{NOW, Running};
 
 const MOMENT: &str = "2026-11-21T09:00:00Z";
+const AN_HOUR_BEFORE: &str = "2026-11-21T08:00:00Z";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_counted_and_read_back() {
@@ -215,6 +216,8 @@ async fn the_sums_add_up() {
         "version": env!("CARGO_PKG_VERSION"), "store": "test", "threshold": 3, "uptime_s": null,
         "domains": { "total": 3, "catch_all": 1, "not_catch_all": 1, "unknown": 1 },
         "events": { "delivered": 4, "bounced": 1 },
+        // The store says that it remembers them for an hour.
+        "keys_from": AN_HOUR_BEFORE,
         "as_of": MOMENT,
     });
     assert_eq!(stats, expected);

@@ -31,8 +31,12 @@ answered. With --rate the loop is open: events fall due by the clock, and an eve
 from when it was due, so that a server which stalls cannot hide how long the others waited.
 
 With --bulk N a request is a POST /v1/events with N events, the last one with what is left of them.
-As CloudEvents (--format cloudevents) each has the stream as its source and its place in it as its
-id: the same seed sent again is the same CloudEvents, which a server may take for duplicates.";
+As CloudEvents (--format cloudevents) each has the run as its source and its place in the stream as
+its id: sent again by --retries it is the same event, sent by another run it is a new one.
+
+With --retries N a request that was not answered, or answered 5xx, is sent again up to N times, after
+a pause that grows. Every request then has an Idempotency-Key of its own (CloudEvents have their
+ids), so that it counts once however often it arrives.";
 
 const AFTER: &str = "\
 Latency:
@@ -45,11 +49,12 @@ Latency:
 Outcomes:
   acknowledged   answered 2xx: the server has promised that the event counts
   refused        answered with anything else
-  failed         not answered: connection lost, timed out, or none could be made. Only an event
-                 that certainly never left is tried again on a new connection, a few times.
+  failed         not answered: connection lost, timed out, or none could be made. Without
+                 --retries only an event that certainly never left is tried again on a new
+                 connection, a few times.
                  With --bulk also \"not confirmed\": answered 2xx, but the answer's \"accepted\" is
                  not the number of events sent
-  The events of one request share its outcome.
+  The events of one request share its outcome; with --retries, that of its last attempt.
 
 Verification:
   With --verify every domain of the stream is read before the run and again after it. What the server
@@ -140,6 +145,11 @@ pub(crate) struct Args {
           value_parser = clap::value_parser!(u32).range(1..=600_000))]
     timeout_ms: u32,
 
+    /// Send a request again up to N times, under a key, until it is answered other than 5xx
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Load",
+          value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    pub(crate) retries: u32,
+
     /// Read every domain before and after, and compare with what was acknowledged
     #[arg(long, help_heading = "Result")]
     pub(crate) verify: bool,
@@ -171,7 +181,7 @@ impl Args {
         self.bulk.map(|size| Bulk {
             size,
             format: self.format,
-            source: bulk::source(self.shape(), self.seed),
+            source: bulk::source(fastrand::u128(..)),
         })
     }
 
@@ -280,6 +290,7 @@ mod tests {
             "--format ndjson",
             "--bulk 5 --format xml",
             "--timeout-ms 0",
+            "--retries 1001",
             "--url https://localhost",
         ] {
             assert!(parse(&format!("create-events {flags}")).is_err(), "{flags}");

@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use serde::Deserialize;
 
-use crate::stream::{Event, Shape};
+use crate::stream::Event;
 
 /// The most events of one request. In either format they stay below 8 MiB, which is what a server
 /// takes at most unless it is told otherwise.
@@ -50,28 +50,13 @@ pub(crate) struct Bulk {
     pub(crate) source: String,
 }
 
-/// Names a stream by all that decides it. An event's `id` is its index in the stream, so two
-/// events share source and id only where they are the same event: one that was sent again.
-pub(crate) fn source(shape: Shape, seed: u64) -> String {
-    let name = shape.as_str();
-    match shape {
-        Shape::Reference => format!("urn:create-events:{name}:{seed}"),
-        Shape::Uniform {
-            domains,
-            in_order: false,
-            bounce_rate,
-        } => format!("urn:create-events:{name}:{domains}:{bounce_rate:e}:{seed}"),
-        Shape::Uniform {
-            domains,
-            in_order: true,
-            bounce_rate,
-        } => format!("urn:create-events:{name}-in-order:{domains}:{bounce_rate:e}:{seed}"),
-        Shape::Zipf {
-            domains,
-            exponent,
-            bounce_rate,
-        } => format!("urn:create-events:{name}:{domains}:{exponent}:{bounce_rate:e}:{seed}"),
-    }
+/// Names a run. An event's `id` is its index in the stream, so two events share source and id only
+/// where they are the same event: one that was sent again.
+pub(crate) fn source(run: u128) -> String {
+    format!(
+        "urn:uuid:{}",
+        uuid::Builder::from_random_bytes(run.to_be_bytes()).into_uuid()
+    )
 }
 
 /// Writes the bodies of one connection, each into the memory of the one before.
@@ -143,29 +128,33 @@ impl Encoder {
     }
 }
 
-/// How many events the answer to a bulk request says were accepted, if it says so.
-pub(crate) fn accepted(answer: &[u8]) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct Accepted {
-        accepted: u64,
+/// What the answer to a bulk request says became of its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct Receipt {
+    pub(crate) accepted: u64,
+    #[serde(default)]
+    pub(crate) duplicates: u64,
+}
+
+impl Receipt {
+    /// What the answer says, if it says so.
+    pub(crate) fn read(answer: &[u8]) -> Option<Self> {
+        serde_json::from_slice(answer).ok()
     }
-    serde_json::from_slice::<Accepted>(answer)
-        .ok()
-        .map(|answer| answer.accepted)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::stream::{Kind, Stream};
+    use crate::stream::{Kind, Shape, Stream};
     use serde_json::{Value, json};
 
-    fn encoder(format: Format, shape: Shape, seed: u64) -> Encoder {
+    fn encoder(format: Format) -> Encoder {
         Encoder::new(&Bulk {
             size: MAX_EVENTS,
             format,
-            source: source(shape, seed),
+            source: source(7),
         })
     }
 
@@ -181,7 +170,7 @@ mod tests {
         let mut events = events(2);
         events[0].kind = Kind::Delivered;
         events[1].kind = Kind::Bounced;
-        let body = encoder(Format::Ndjson, Shape::Reference, 1).encode(0, &events);
+        let body = encoder(Format::Ndjson).encode(0, &events);
         assert_eq!(
             body,
             "{\"domain\":\"sYDXUijUwJMfVy.net\",\"type\":\"delivered\"}\n\
@@ -194,52 +183,20 @@ mod tests {
         let mut events = events(2);
         events[0].kind = Kind::Delivered;
         events[1].kind = Kind::Bounced;
-        let body = encoder(Format::CloudEvents, Shape::Reference, 7).encode(99, &events);
+        let body = encoder(Format::CloudEvents).encode(99, &events);
         assert_eq!(
             serde_json::from_slice::<Value>(&body).unwrap(),
             json!([
                 {
-                    "specversion": "1.0", "id": "99", "source": "urn:create-events:reference:7",
+                    "specversion": "1.0", "id": "99", "source": "urn:uuid:00000000-0000-4000-8000-000000000007",
                     "type": "email.delivered", "subject": "sYDXUijUwJMfVy.net",
                 },
                 {
-                    "specversion": "1.0", "id": "100", "source": "urn:create-events:reference:7",
+                    "specversion": "1.0", "id": "100", "source": "urn:uuid:00000000-0000-4000-8000-000000000007",
                     "type": "email.bounced", "subject": "SQQkkEkcBqDVEn.com",
                 },
             ])
         );
-    }
-
-    #[test]
-    fn streams_that_differ_have_sources_that_differ() {
-        let uniform = |domains, bounce_rate| Shape::Uniform {
-            domains,
-            in_order: false,
-            bounce_rate,
-        };
-        let in_order = Shape::Uniform {
-            domains: 5,
-            in_order: true,
-            bounce_rate: 0.1,
-        };
-        let zipf = Shape::Zipf {
-            domains: 5,
-            exponent: 1.1,
-            bounce_rate: 0.1,
-        };
-        let sources = [
-            source(Shape::Reference, 1),
-            source(Shape::Reference, 2),
-            source(uniform(5, 0.1), 1),
-            source(uniform(6, 0.1), 1),
-            source(uniform(5, 0.002), 1),
-            source(zipf, 1),
-            source(in_order, 1),
-        ];
-        assert_eq!(sources[4], "urn:create-events:uniform:5:2e-3:1");
-        assert_eq!(sources[5], "urn:create-events:zipf:5:1.1:1e-1:1");
-        let distinct: std::collections::HashSet<&String> = sources.iter().collect();
-        assert_eq!(distinct.len(), sources.len());
     }
 
     #[test]
@@ -250,14 +207,8 @@ mod tests {
             kind: Kind::Delivered,
             ..longest
         };
-        let shape = Shape::Zipf {
-            domains: 10_000_000,
-            exponent: 1.234_567_890_123_456_7,
-            bounce_rate: 1.234_567_890_123_456_7e-300,
-        };
         for format in [Format::Ndjson, Format::CloudEvents] {
-            let body = encoder(format, shape, u64::MAX)
-                .encode(4_000_000_000, &vec![event; MAX_EVENTS as usize]);
+            let body = encoder(format).encode(4_000_000_000, &vec![event; MAX_EVENTS as usize]);
             assert!(body.len() < 8 << 20, "{}: {}", format.as_str(), body.len());
         }
     }
@@ -266,7 +217,7 @@ mod tests {
     fn a_body_that_was_let_go_gives_its_memory_to_the_next() {
         let events = events(100);
         for format in [Format::Ndjson, Format::CloudEvents] {
-            let mut encoder = encoder(format, Shape::Reference, 1);
+            let mut encoder = encoder(format);
             let first = encoder.encode(0, &events);
             let at = first.as_ptr();
             drop(first);
@@ -283,10 +234,14 @@ mod tests {
 
     #[test]
     fn an_answer_says_how_many_were_accepted_or_nothing_of_use() {
-        let answer = br#"{"accepted":3,"duplicates":0,"skipped":0,"errors":[]}"#;
-        assert_eq!(accepted(answer), Some(3));
+        let answer = br#"{"accepted":3,"duplicates":1,"skipped":0,"errors":[]}"#;
+        let receipt = Receipt {
+            accepted: 3,
+            duplicates: 1,
+        };
+        assert_eq!(Receipt::read(answer), Some(receipt));
         for answer in ["", "ok", "{}", r#"{"accepted":-1}"#, r#"{"accepted":"3"}"#] {
-            assert_eq!(accepted(answer.as_bytes()), None, "{answer}");
+            assert_eq!(Receipt::read(answer.as_bytes()), None, "{answer}");
         }
     }
 }

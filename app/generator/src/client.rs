@@ -12,7 +12,9 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
@@ -20,6 +22,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use crate::target::Endpoint;
+
+/// draft-ietf-httpapi-idempotency-key-header-07.
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Pauses before the attempts to get one request onto a connection. The first may find that the
 /// server closed an idle connection, the second connects at once, the others wait for a server
@@ -112,8 +117,12 @@ impl Client {
     }
 
     /// Sends a PUT without a body.
-    pub(crate) async fn put(&mut self, path: PathAndQuery) -> Result<StatusCode, Failure> {
-        let headers = self.put_headers.clone();
+    pub(crate) async fn put(
+        &mut self,
+        path: PathAndQuery,
+        key: Option<HeaderValue>,
+    ) -> Result<StatusCode, Failure> {
+        let headers = keyed(self.put_headers.clone(), key);
         let request = request(Method::PUT, path, headers, Bytes::new());
         let response = self.exchange(request).await?;
         let status = response.status();
@@ -128,8 +137,9 @@ impl Client {
         path: PathAndQuery,
         content_type: HeaderValue,
         body: Bytes,
+        key: Option<HeaderValue>,
     ) -> Result<Answer, Failure> {
-        let mut headers = self.post_headers.clone();
+        let mut headers = keyed(self.post_headers.clone(), key);
         headers.insert(CONTENT_TYPE, content_type);
         let request = request(Method::POST, path, headers, body);
         let response = self.exchange(request).await?;
@@ -203,6 +213,13 @@ impl Client {
         self.link = Some(link);
         Ok(bytes)
     }
+}
+
+fn keyed(mut headers: HeaderMap, key: Option<HeaderValue>) -> HeaderMap {
+    if let Some(key) = key {
+        headers.insert(KEY, key);
+    }
+    headers
 }
 
 fn request(
@@ -368,7 +385,7 @@ mod tests {
     async fn a_put_says_all_that_http_asks_for() {
         let (listener, mut client) = listen(LONG).await;
         let (status, (request, _)) = tokio::join!(
-            client.put(PATH),
+            client.put(PATH, None),
             serve_one(&listener, "HTTP/1.1 204 x\r\n\r\n")
         );
         assert_eq!(status, Ok(StatusCode::NO_CONTENT));
@@ -392,7 +409,7 @@ mod tests {
             (head, body, stream)
         };
         let (answer, (head, body, _stream)) = tokio::join!(
-            client.post(PATH, content_type, Bytes::from_static(b"body")),
+            client.post(PATH, content_type, Bytes::from_static(b"body"), None),
             serve
         );
         let answer = answer.unwrap();
@@ -414,13 +431,13 @@ mod tests {
         let content_type = HeaderValue::from_static("a/b");
         let refusal = "HTTP/1.1 413 x\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno";
         let (answer, (_, unread)) = tokio::join!(
-            client.post(PATH, content_type, body.clone()),
+            client.post(PATH, content_type, body.clone(), None),
             serve_one(&listener, refusal)
         );
         assert_eq!(answer.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
         drop(unread);
         let (status, _) = tokio::join!(
-            client.put(PATH),
+            client.put(PATH, None),
             serve_one(&listener, "HTTP/1.1 204 x\r\n\r\n")
         );
         assert_eq!(status, Ok(StatusCode::NO_CONTENT));
@@ -431,7 +448,7 @@ mod tests {
         let (listener, mut client) = listen(LONG).await;
         for _ in 0..3 {
             let (status, (_, stream)) = tokio::join!(
-                client.put(PATH),
+                client.put(PATH, None),
                 serve_one(&listener, "HTTP/1.1 204 x\r\n\r\n")
             );
             assert_eq!(status, Ok(StatusCode::NO_CONTENT));
@@ -459,12 +476,12 @@ mod tests {
         let length = MAX_ANSWER_BYTES + 1;
         let body = " ".repeat(length);
         let long = format!("HTTP/1.1 503 x\r\ncontent-length: {length}\r\n\r\n{body}");
-        let (status, _) = tokio::join!(client.put(PATH), serve_one(&listener, &long));
+        let (status, _) = tokio::join!(client.put(PATH, None), serve_one(&listener, &long));
         assert_eq!(status, Ok(StatusCode::SERVICE_UNAVAILABLE));
         assert!(client.link.is_none());
         let (answer, _) = tokio::join!(client.get(PATH), serve_one(&listener, &long));
         assert_eq!(answer.unwrap_err(), Failure::Lost);
-        let post = client.post(PATH, HeaderValue::from_static("a/b"), Bytes::new());
+        let post = client.post(PATH, HeaderValue::from_static("a/b"), Bytes::new(), None);
         let (answer, _) = tokio::join!(post, serve_one(&listener, &long));
         assert_eq!(answer.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
     }
@@ -473,12 +490,15 @@ mod tests {
     async fn no_answer_in_time_is_told_apart_from_a_broken_one() {
         let (listener, mut hasty) = listen(Duration::from_millis(200)).await;
         // The kernel takes the connection; nobody ever answers.
-        assert_eq!(hasty.put(PATH).await, Err(Failure::TimedOut));
+        assert_eq!(hasty.put(PATH, None).await, Err(Failure::TimedOut));
         drop(listener);
-        assert_eq!(hasty.put(PATH).await, Err(Failure::NotConnected));
+        assert_eq!(hasty.put(PATH, None).await, Err(Failure::NotConnected));
 
         let (listener, mut client) = listen(LONG).await;
-        let (status, _) = tokio::join!(client.put(PATH), serve_one(&listener, "nonsense\r\n\r\n"));
+        let (status, _) = tokio::join!(
+            client.put(PATH, None),
+            serve_one(&listener, "nonsense\r\n\r\n")
+        );
         assert_eq!(status, Err(Failure::Lost));
     }
 }

@@ -11,14 +11,15 @@ use hyper::header::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::Barrier;
 
-use crate::bulk::{self, Bulk, Encoder};
+use crate::bulk::{Bulk, Encoder, Format, Receipt};
 use crate::client::{Client, Failure};
 use crate::crew::Crew;
+use crate::idempotency;
 use crate::pace::{Pacer, Schedule};
 use crate::progress::Progress;
 use crate::routes;
 use crate::stream::{Event, Stream};
-use crate::tally::{Begin, Tally};
+use crate::tally::{Begin, Earlier, Tally};
 
 /// What is to be sent.
 pub(crate) struct Load {
@@ -28,6 +29,8 @@ pub(crate) struct Load {
     pub(crate) rate: Option<NonZeroU32>,
     /// Without it, an event is a request.
     pub(crate) bulk: Option<Bulk>,
+    /// How often a request is sent again, under a key.
+    pub(crate) retries: u32,
 }
 
 impl Load {
@@ -52,6 +55,7 @@ impl Load {
                 .rate
                 .map(|rate| Arc::new(Pacer::new(Schedule::new(rate), batch))),
             bulk: self.bulk,
+            retries: self.retries,
             tallies,
             connected: Barrier::new(crew.connections),
             connections: crew.connections,
@@ -80,6 +84,7 @@ struct Shared {
     feed: Mutex<Feed>,
     pacer: Option<Arc<Pacer>>,
     bulk: Option<Bulk>,
+    retries: u32,
     /// One a thread, so that its lock is never contended while events flow.
     tallies: Vec<Mutex<Tally>>,
     connected: Barrier,
@@ -139,27 +144,70 @@ async fn send_events(shared: Arc<Shared>, mut client: Client, thread: usize) {
                 first,
             },
         };
-        let outcome = match body {
-            None => client.put(routes::event(event)).await,
-            Some((content_type, body)) => post(&mut client, content_type, body, events.len()).await,
+        let request = Request {
+            event,
+            body,
+            count: events.len() as u64,
+            key: shared.has_keys().then(idempotency::key),
+            has_ids: shared.has_ids(),
+        };
+        let mut earlier = Earlier::default();
+        let outcome = loop {
+            let outcome = request.send(&mut client).await;
+            if earlier.attempts == shared.retries || !idempotency::is_worth_another(outcome) {
+                break outcome;
+            }
+            earlier.add(outcome);
+            tokio::time::sleep(idempotency::pause(earlier.attempts)).await;
         };
         shared.tallies[thread]
             .lock()
-            .record(&events, outcome, begin);
+            .record(&events, earlier, outcome, begin);
     }
 }
 
-/// Sends `count` events at once. They are acknowledged only if the answer says so of every one:
-/// of fewer, nobody could tell which.
-async fn post(
-    client: &mut Client,
-    content_type: HeaderValue,
-    body: Bytes,
-    count: usize,
-) -> Result<StatusCode, Failure> {
-    let answer = client.post(routes::events(), content_type, body).await?;
-    if answer.status.is_success() && bulk::accepted(&answer.body) != Some(count as u64) {
-        return Err(Failure::Unconfirmed);
+impl Shared {
+    /// Whether events have ids of their own.
+    fn has_ids(&self) -> bool {
+        let format = self.bulk.as_ref().map(|bulk| bulk.format);
+        format == Some(Format::CloudEvents)
     }
-    Ok(answer.status)
+
+    /// Whether requests have keys.
+    fn has_keys(&self) -> bool {
+        self.retries > 0 && !self.has_ids()
+    }
+}
+
+/// The events that are sent together, as they are sent each time.
+struct Request<'a> {
+    event: &'a Event,
+    /// Without it, the event goes by itself.
+    body: Option<(HeaderValue, Bytes)>,
+    /// How many there are.
+    count: u64,
+    key: Option<HeaderValue>,
+    has_ids: bool,
+}
+
+impl Request<'_> {
+    /// Many events are acknowledged only if the answer says so of every one: of fewer, nobody could
+    /// tell which. One with an id may be a duplicate: of itself, sent before.
+    async fn send(&self, client: &mut Client) -> Result<StatusCode, Failure> {
+        let key = self.key.clone();
+        let Some((content_type, body)) = self.body.clone() else {
+            return client.put(routes::event(self.event), key).await;
+        };
+        let answer = client
+            .post(routes::events(), content_type, body, key)
+            .await?;
+        let confirmed = Receipt::read(&answer.body).map(|receipt| {
+            let before = if self.has_ids { receipt.duplicates } else { 0 };
+            receipt.accepted + before
+        });
+        if answer.status.is_success() && confirmed != Some(self.count) {
+            return Err(Failure::Unconfirmed);
+        }
+        Ok(answer.status)
+    }
 }

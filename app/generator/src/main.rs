@@ -11,6 +11,7 @@ mod args;
 mod bulk;
 mod client;
 mod crew;
+mod idempotency;
 mod limits;
 mod load;
 mod pace;
@@ -74,6 +75,7 @@ fn run(args: &Args) -> anyhow::Result<Report> {
         events: args.events,
         rate: args.rate,
         bulk: args.bulk(),
+        retries: args.retries,
     };
     let (tally, elapsed) = load.send(&crew)?;
     let verification = verifier

@@ -38,12 +38,40 @@ pub(crate) enum Begin {
     },
 }
 
+/// The attempts at a request before the last one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Earlier {
+    pub(crate) attempts: u32,
+    /// Whether the server may have counted one of them.
+    pub(crate) maybe_counted: bool,
+}
+
+impl Earlier {
+    /// Adds one that ended so.
+    pub(crate) fn add(&mut self, outcome: Result<StatusCode, Failure>) {
+        self.attempts += 1;
+        self.maybe_counted |= maybe_counted(outcome);
+    }
+}
+
+/// Whether the server may have counted what it did not acknowledge.
+fn maybe_counted(outcome: Result<StatusCode, Failure>) -> bool {
+    match outcome {
+        // A server that loses its store in the middle of a commit answers 5xx and cannot know;
+        // what it calls the client's mistake, it did not count.
+        Ok(status) => status.is_server_error(),
+        Err(failure) => failure != Failure::NotConnected,
+    }
+}
+
 /// Counts, latencies and the events that were not acknowledged.
 #[derive(Debug)]
 pub(crate) struct Tally {
     /// Requests that came to their end, well or badly.
     pub(crate) requests: u64,
     pub(crate) acknowledged: u64,
+    /// Requests that were sent again, each time.
+    pub(crate) retries: u64,
     /// Answers other than 2xx, by status.
     pub(crate) refused: BTreeMap<u16, u64>,
     /// Events without an answer, by reason.
@@ -60,6 +88,7 @@ impl Tally {
         Ok(Self {
             requests: 0,
             acknowledged: 0,
+            retries: 0,
             refused: BTreeMap::new(),
             failed: BTreeMap::new(),
             latency: Histogram::new_with_bounds(1, MAX_LATENCY_US, 3)
@@ -69,10 +98,11 @@ impl Tally {
         })
     }
 
-    /// Notes how a request with these events ended.
+    /// Notes how a request with these events ended, at its last attempt.
     pub(crate) fn record(
         &mut self,
         events: &[Event],
+        earlier: Earlier,
         outcome: Result<StatusCode, Failure>,
         begin: Begin,
     ) {
@@ -80,7 +110,8 @@ impl Tally {
         let count = events.len() as u64;
         self.finished = Some(now);
         self.requests += 1;
-        let maybe_counted = match outcome {
+        self.retries += u64::from(earlier.attempts);
+        match outcome {
             Ok(status) if status.is_success() => {
                 self.acknowledged += count;
                 self.record_latencies(count, now, begin);
@@ -88,15 +119,10 @@ impl Tally {
             }
             Ok(status) => {
                 *self.refused.entry(status.as_u16()).or_default() += count;
-                // A server that loses its store in the middle of a commit answers 5xx and cannot
-                // know; what it calls the client's mistake, it did not count.
-                status.is_server_error()
             }
-            Err(failure) => {
-                *self.failed.entry(failure).or_default() += count;
-                failure != Failure::NotConnected
-            }
-        };
+            Err(failure) => *self.failed.entry(failure).or_default() += count,
+        }
+        let maybe_counted = earlier.maybe_counted || maybe_counted(outcome);
         self.misses.extend(events.iter().map(|event| Miss {
             domain: event.domain,
             kind: event.kind,
@@ -128,6 +154,7 @@ impl Tally {
     pub(crate) fn merge(&mut self, other: Self) -> anyhow::Result<()> {
         self.requests += other.requests;
         self.acknowledged += other.acknowledged;
+        self.retries += other.retries;
         for (status, count) in other.refused {
             *self.refused.entry(status).or_default() += count;
         }
@@ -168,7 +195,12 @@ mod tests {
         let event = [Stream::new(Shape::Reference, 1).next_event()];
         let begin = Begin::Sent(Instant::now());
         let mut tally = Tally::new().unwrap();
-        tally.record(&event, Ok(StatusCode::NO_CONTENT), begin);
+        tally.record(
+            &event,
+            Earlier::default(),
+            Ok(StatusCode::NO_CONTENT),
+            begin,
+        );
         for outcome in [
             Ok(StatusCode::SERVICE_UNAVAILABLE),
             Ok(StatusCode::BAD_REQUEST),
@@ -177,7 +209,7 @@ mod tests {
             Err(Failure::TimedOut),
             Err(Failure::Unconfirmed),
         ] {
-            tally.record(&event, outcome, begin);
+            tally.record(&event, Earlier::default(), outcome, begin);
         }
         assert_eq!((tally.acknowledged, tally.latency.len()), (1, 1));
         assert_eq!(tally.refused, BTreeMap::from([(400, 1), (503, 1)]));
@@ -196,9 +228,19 @@ mod tests {
         let begin = Begin::Sent(Instant::now().checked_sub(Duration::from_secs(1)).unwrap());
         let tally = || {
             let mut tally = Tally::new().unwrap();
-            tally.record(&event, Ok(StatusCode::NO_CONTENT), begin);
-            tally.record(&event, Err(Failure::Lost), begin);
-            tally.record(&event, Ok(StatusCode::TOO_MANY_REQUESTS), begin);
+            tally.record(
+                &event,
+                Earlier::default(),
+                Ok(StatusCode::NO_CONTENT),
+                begin,
+            );
+            tally.record(&event, Earlier::default(), Err(Failure::Lost), begin);
+            tally.record(
+                &event,
+                Earlier::default(),
+                Ok(StatusCode::TOO_MANY_REQUESTS),
+                begin,
+            );
             tally
         };
         let mut sum = tally();
@@ -218,9 +260,14 @@ mod tests {
         let events = vec![Stream::new(Shape::Reference, 1).next_event(); 5];
         let begin = Begin::Sent(Instant::now());
         let mut tally = Tally::new().unwrap();
-        tally.record(&events, Ok(StatusCode::OK), begin);
-        tally.record(&events[..4], Ok(StatusCode::SERVICE_UNAVAILABLE), begin);
-        tally.record(&events[..3], Err(Failure::Lost), begin);
+        tally.record(&events, Earlier::default(), Ok(StatusCode::OK), begin);
+        tally.record(
+            &events[..4],
+            Earlier::default(),
+            Ok(StatusCode::SERVICE_UNAVAILABLE),
+            begin,
+        );
+        tally.record(&events[..3], Earlier::default(), Err(Failure::Lost), begin);
         assert_eq!((tally.requests, tally.sent()), (3, 12));
         assert_eq!((tally.acknowledged, tally.latency.len()), (5, 5));
         assert_eq!(tally.refused, BTreeMap::from([(503, 4)]));
@@ -238,7 +285,7 @@ mod tests {
             schedule: Schedule::new(10.try_into().unwrap()),
             first: 20,
         };
-        tally.record(&events, Ok(StatusCode::OK), begin);
+        tally.record(&events, Earlier::default(), Ok(StatusCode::OK), begin);
         let latency = &tally.latency;
         assert_eq!(latency.len(), 5);
         assert!(latency.min() >= 599_000, "{}", latency.min());

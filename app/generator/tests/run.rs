@@ -225,3 +225,46 @@ fn a_command_line_that_makes_no_sense_is_told_apart() {
     let output = run("http://127.0.0.1:1", "--events 0");
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn what_is_sent_again_counts_once() {
+    let server = Server::start(|n| match n {
+        n if n % 5 == 2 => Reaction::CountAndHangUp,
+        n if n % 7 == 3 => Reaction::Refuse(503),
+        n if n % 11 == 5 => Reaction::HangUp,
+        _ => Reaction::Count,
+    });
+    let flags = "--events 1000 --connections 8 --retries 50 --verify";
+    let (status, json) = report(&server, flags);
+    assert_eq!(status, 0, "{json}");
+    assert_eq!(json["acknowledged"], 1_000);
+    assert!(json["retries"].as_u64().unwrap() > 200, "{json}");
+    assert_eq!(
+        json["verification"]["exact"],
+        json["verification"]["domains"]
+    );
+    assert_eq!(server.totals().iter().sum::<u64>(), 1_000);
+}
+
+#[test]
+fn what_is_refused_is_not_sent_again_and_retries_come_to_an_end() {
+    for (reaction, requests) in [(Reaction::Refuse(400), 1), (Reaction::Refuse(503), 4)] {
+        let server = Server::start(move |_| reaction);
+        let (status, json) = report(&server, "--events 1 --retries 3 --verify");
+        assert_eq!(status, 1, "{json}");
+        assert_eq!(server.requests(), requests);
+        assert_eq!(json["retries"], requests - 1);
+    }
+}
+
+/// An attempt that may have counted is not forgotten over one that certainly did not.
+#[test]
+fn of_several_attempts_one_may_have_counted() {
+    let server = Server::start(|n| match n {
+        0 => Reaction::CountAndHangUp,
+        _ => Reaction::Refuse(400),
+    });
+    let (status, json) = report(&server, "--events 1 --retries 3 --verify");
+    assert_eq!(status, 1, "{json}");
+    assert_eq!(json["verification"]["different"], 0, "{json}");
+}

@@ -26,6 +26,8 @@ pub struct Settings {
     pub verdict: VerdictSettings,
     /// Where tallies are kept.
     pub store: StoreSettings,
+    /// What is remembered of idempotency keys.
+    pub keys: KeysSettings,
     /// What answers reads before the store does.
     pub cache: CacheSettings,
     /// What waits for the store.
@@ -105,6 +107,16 @@ pub struct PostgresSettings {
     pub read_timeout_ms: NonZeroU32,
     pub write_timeout_ms: NonZeroU32,
     pub lock_timeout_ms: NonZeroU32,
+}
+
+/// `[keys]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysSettings {
+    /// For how many seconds.
+    pub window_s: NonZeroU32,
+    /// How many at the most.
+    pub max_count: NonZeroU32,
 }
 
 /// `[cache]`

@@ -10,8 +10,8 @@ use std::{
 use adapters::{
     SystemClock,
     email_domains::{
-        Batched, BatchedOptions, Embedded, Memory, Postgres, PostgresOptions, RedisCached,
-        RedisOptions, Traced,
+        Batched, BatchedOptions, Embedded, MarkLimits, Memory, Postgres, PostgresOptions,
+        RedisCached, RedisOptions, Traced,
         embedded::{
             EmbeddedOptions, Opened,
             disk::{Delayed, Directory, Disk},
@@ -54,19 +54,20 @@ pub async fn wire(
     shutdown: &Shutdown,
     metrics: &Metrics,
 ) -> anyhow::Result<Wired> {
-    let policy = policy(settings);
+    let (policy, marks) = (policy(settings), marks(settings));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = metrics.registry();
 
     let store: Arc<dyn DomainTallies> = match settings.store.kind {
-        StoreKind::Memory => Arc::new(memory(policy)),
+        StoreKind::Memory => Arc::new(memory(policy, marks)),
         StoreKind::Embedded => Arc::new(embedded(
             &settings.store.embedded,
             policy,
+            marks,
             shutdown,
             metrics,
         )?),
-        StoreKind::Postgres => Arc::new(postgres(&settings.store.postgres, policy).await?),
+        StoreKind::Postgres => Arc::new(postgres(&settings.store.postgres, policy, marks).await?),
     };
     let cached: Arc<dyn DomainTallies> = match settings.cache.kind {
         CacheKind::None => store,
@@ -144,14 +145,23 @@ fn policy(settings: &Settings) -> VerdictPolicy {
     VerdictPolicy::new(settings.verdict.threshold)
 }
 
-fn memory(policy: VerdictPolicy) -> Memory {
+/// For how long keys are remembered.
+fn marks(settings: &Settings) -> MarkLimits {
+    MarkLimits {
+        window_s: settings.keys.window_s,
+        max_count: settings.keys.max_count,
+    }
+}
+
+fn memory(policy: VerdictPolicy, marks: MarkLimits) -> Memory {
     tracing::warn!("the store is in memory: all counts are lost when the server stops");
-    Memory::new(policy, StoreId(Uuid::new_v4().as_u128()))
+    Memory::new(policy, marks, StoreId(Uuid::new_v4().as_u128()))
 }
 
 fn embedded(
     settings: &EmbeddedSettings,
     policy: VerdictPolicy,
+    marks: MarkLimits,
     shutdown: &Shutdown,
     metrics: &Metrics,
 ) -> anyhow::Result<Embedded> {
@@ -164,6 +174,7 @@ fn embedded(
     let options = EmbeddedOptions {
         segment_bytes: settings.segment_bytes.get(),
         snapshot_after_bytes: settings.snapshot_after_bytes.get(),
+        marks,
     };
     let directory = Arc::new(Directory::new(path).with_context(failed)?);
     let disk = slowed(directory, settings.added_sync_delay_us)?;
@@ -201,7 +212,11 @@ fn slowed(disk: Arc<dyn Disk>, added_sync_delay_us: u32) -> anyhow::Result<Arc<d
     Ok(Arc::new(Delayed::new(disk, delay)))
 }
 
-async fn postgres(settings: &PostgresSettings, policy: VerdictPolicy) -> anyhow::Result<Postgres> {
+async fn postgres(
+    settings: &PostgresSettings,
+    policy: VerdictPolicy,
+    marks: MarkLimits,
+) -> anyhow::Result<Postgres> {
     let url = settings.url()?;
     if settings.migrate_at_start {
         postgres::migrate_at_start(&url, policy, millis(settings.connect_timeout_ms))
@@ -216,6 +231,7 @@ async fn postgres(settings: &PostgresSettings, policy: VerdictPolicy) -> anyhow:
         read_timeout: millis(settings.read_timeout_ms),
         write_timeout: millis(settings.write_timeout_ms),
         lock_timeout: millis(settings.lock_timeout_ms),
+        marks,
     };
     Postgres::connect(options, policy)
         .await

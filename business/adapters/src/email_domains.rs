@@ -11,6 +11,7 @@ mod traced;
 
 pub use batched::{Batched, BatchedOptions};
 pub use embedded::Embedded;
+pub use ledger::MarkLimits;
 pub use memory::Memory;
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis_cached::{MillisClock, RedisCached, RedisOptions, RedisSetupError};

@@ -10,7 +10,7 @@ use std::{
 use adapters::{
     SystemClock,
     email_domains::{
-        Batched, BatchedOptions, Embedded, Memory, Traced,
+        Batched, BatchedOptions, Embedded, MarkLimits, Memory, Traced,
         embedded::{EmbeddedOptions, disk::Directory},
     },
 };
@@ -18,19 +18,25 @@ use business::{
     email_domains::ports::{DomainTallies, StoreId},
     kernel::Clock,
 };
-use conformance::email_domains::{POLICY, Reopenable, Subject};
+use conformance::email_domains::{POLICY, Reopenable, Subject, WINDOW_S};
 use foundation::supervision::Shutdown;
 use prometheus::Registry;
 use tempfile::TempDir;
 
+const MARKS: MarkLimits = MarkLimits {
+    window_s: WINDOW_S,
+    max_count: NonZeroU32::MAX,
+};
+
 fn memory() -> Arc<dyn DomainTallies> {
-    Arc::new(Memory::new(POLICY, StoreId(0xfeed << 64)))
+    Arc::new(Memory::new(POLICY, MARKS, StoreId(0xfeed << 64)))
 }
 
 /// Small files, so that the suite meets full segments and snapshots.
 const SMALL: EmbeddedOptions = EmbeddedOptions {
     segment_bytes: 4_096,
     snapshot_after_bytes: 16_384,
+    marks: MARKS,
 };
 
 fn embedded(folder: &TempDir) -> Arc<dyn DomainTallies> {

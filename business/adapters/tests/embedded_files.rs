@@ -4,13 +4,13 @@
 
 use std::{
     fs,
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use adapters::email_domains::{
-    Embedded,
+    Embedded, MarkLimits,
     embedded::{EmbeddedOptions, OpenError, Opened, disk::Directory},
 };
 use business::{
@@ -25,9 +25,15 @@ use foundation::supervision::Shutdown;
 use prometheus::Registry;
 use tempfile::TempDir;
 
+const MARKS: MarkLimits = MarkLimits {
+    window_s: NonZeroU32::MAX,
+    max_count: NonZeroU32::MAX,
+};
+
 const LARGE: EmbeddedOptions = EmbeddedOptions {
     segment_bytes: 1 << 20,
     snapshot_after_bytes: 1 << 30,
+    marks: MARKS,
 };
 
 fn open_with(folder: &TempDir, options: EmbeddedOptions) -> Result<(Embedded, Opened), OpenError> {
@@ -366,6 +372,7 @@ async fn segments_may_fill_while_a_snapshot_begins() {
     let small = EmbeddedOptions {
         segment_bytes: 512,
         snapshot_after_bytes: u64::MAX,
+        marks: MARKS,
     };
     let (store, _) = open_with(&folder, small).unwrap();
     let store = Arc::new(store);
@@ -632,6 +639,7 @@ async fn the_journal_stays_bounded() {
     let small = EmbeddedOptions {
         segment_bytes: 2_048,
         snapshot_after_bytes: 8_192,
+        marks: MARKS,
     };
     let (store, _) = open_with(&folder, small).unwrap();
     let mut sequence = 0;

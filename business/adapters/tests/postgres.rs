@@ -16,7 +16,7 @@ use adapters::{
 };
 use business::{
     email_domains::{
-        model::{Group, Outcome, Tally},
+        model::{Group, Key, Mark, Outcome, Tally},
         ports::DomainTallies,
         verdict::Verdict,
     },
@@ -264,6 +264,102 @@ async fn who_finds_no_free_connection_is_told_so() {
     first.await.unwrap().unwrap();
     store.record(&second).await.unwrap();
     assert_eq!(counts(&store, "a.example").await, (2, 0));
+}
+
+/// What is in the tables of marks, and which there are.
+fn generations(url: &str) -> (String, String) {
+    let query = |sql| testing::Postgres::shared().query(url, sql);
+    (
+        query("SELECT string_agg(generation::text, ' ' ORDER BY generation) FROM mark_generations"),
+        query("SELECT count(*) FROM pg_inherits WHERE inhparent = 'marks'::regclass"),
+    )
+}
+
+#[tokio::test]
+async fn marks_are_dropped_with_their_generation_and_their_stamps_refused_from_then_on() {
+    let url = database(testing::Postgres::shared()).await;
+    let store = connect(options(&url)).await;
+    let window = conformance::email_domains::WINDOW_S.get();
+    let at = |seconds: u32, hash: u128, stamped_at: Option<u32>| {
+        let key = Key {
+            hash,
+            stamped_at: stamped_at.map(Into::into),
+        };
+        let mut member = (*member(None, &[("a.example", 1, 0)])).clone();
+        member.mark = Some(Mark {
+            key,
+            fingerprint: 1,
+        });
+        let mut group = group(1, u64::from(seconds), [Arc::new(member)]);
+        group.id = None;
+        group.formed_at = seconds.into();
+        group
+    };
+    let outcome = async |group| store.record(&group).await.unwrap().outcomes[0];
+    let start = 1_800_000_000;
+
+    // One key is stamped by a clock that is fast.
+    assert_eq!(outcome(at(start, 1, None)).await, Outcome::Counted);
+    assert_eq!(
+        outcome(at(start, 2, Some(start + 200))).await,
+        Outcome::Counted
+    );
+    assert_eq!(generations(&url), ("0 1".into(), "2".into()));
+    // Within the window all is known, however many generations have begun.
+    for (seconds, known) in [(window / 2, "0 1 2"), (window, "1 2 3")] {
+        let now = start + seconds;
+        assert_eq!(
+            outcome(at(now, u128::from(now), None)).await,
+            Outcome::Counted
+        );
+        assert_eq!(outcome(at(now, 1, None)).await, Outcome::Duplicate);
+        assert_eq!(
+            outcome(at(now, 2, Some(start + 200))).await,
+            Outcome::Duplicate
+        );
+        assert_eq!(generations(&url), (known.into(), "3".into()));
+    }
+    // Behind it the first is dropped: what may have stood in it is refused, if it says when it
+    // was made, and counts again if it does not.
+    let now = start + window + window / 2;
+    assert_eq!(outcome(at(now, 3, None)).await, Outcome::Counted);
+    assert_eq!(generations(&url), ("2 3 4".into(), "3".into()));
+    assert_eq!(
+        outcome(at(now, 2, Some(start + 200))).await,
+        Outcome::Expired
+    );
+    assert_eq!(outcome(at(now, 1, None)).await, Outcome::Counted);
+    // A clock that is set back does not bring back what is forgotten.
+    assert_eq!(
+        outcome(at(start, 2, Some(start + 200))).await,
+        Outcome::Expired
+    );
+    let forgotten_through = store.probe().await.unwrap().memory.forgotten_through;
+    assert!(forgotten_through >= (start + 200).into());
+    assert!(forgotten_through < (start + 400).into());
+}
+
+#[tokio::test]
+async fn too_many_marks_end_a_generation() {
+    let url = database(testing::Postgres::shared()).await;
+    let mut few = options(&url);
+    few.marks.max_count = 3_000.try_into().unwrap();
+    let store = connect(few).await;
+    for round in 0..10_u32 {
+        let members = (0..600_u32).map(|number| {
+            let hash = u128::from(round * 600 + number) << 64;
+            member(Some((hash, 1)), &[("a.example", 1, 0)])
+        });
+        let mut group = group(1, round.into(), members);
+        group.formed_at = (1_800_000_000 + round).into();
+        store.record(&group).await.unwrap();
+    }
+    assert_eq!(counts(&store, "a.example").await, (6_000, 0));
+    let kept = testing::Postgres::shared().query(&url, "SELECT count(*) FROM marks");
+    let kept: u32 = kept.parse().unwrap();
+    assert!((600..=4_200).contains(&kept), "{kept}");
+    let memory = store.probe().await.unwrap().memory;
+    assert!(memory.forgotten_through > 1_800_000_000.into());
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use deadpool_redis::redis::{self, Value};
 use foundation::{supervision::Shutdown, testing::Redis};
 
 use self::rig::{
-    Rig, START_MS, ask, delivered, eventually, key, names, non_zero, options, put_raw, raw,
+    MARKS, Rig, START_MS, ask, delivered, eventually, key, names, non_zero, options, put_raw, raw,
 };
 
 /// A cache that is in use, with a Redis of its own.
@@ -321,6 +321,7 @@ async fn a_url_that_is_none_is_refused_and_never_shown() {
     let rig = |url: &str| {
         let store: Arc<dyn DomainTallies> = Arc::new(adapters::email_domains::Memory::new(
             conformance::email_domains::POLICY,
+            MARKS,
             business::email_domains::ports::StoreId(1),
         ));
         let clock = Arc::new(adapters::system_millis);

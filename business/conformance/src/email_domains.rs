@@ -20,7 +20,11 @@
 //!   caller's id and time mean nothing to it, and a change of verdict may be told to several
 //!   callers whose requests were put in one group. All the other promises are the same.
 
-use std::{any::Any, num::NonZeroU64, sync::Arc};
+use std::{
+    any::Any,
+    num::{NonZeroU32, NonZeroU64},
+    sync::Arc,
+};
 
 use business::email_domains::{ports::DomainTallies, verdict::VerdictPolicy};
 
@@ -40,6 +44,9 @@ pub mod verdicts;
 
 /// The policy a store under test judges by: 5 delivered, so that verdicts change often.
 pub const POLICY: VerdictPolicy = VerdictPolicy::new(NonZeroU64::MIN.saturating_add(4));
+
+/// For how many seconds a store under test remembers marks: a day.
+pub const WINDOW_S: NonZeroU32 = NonZeroU32::MIN.saturating_add(86_399);
 
 /// A store under test: fresh and empty.
 pub struct Subject {

@@ -8,7 +8,10 @@
 
 use std::{hint::black_box, sync::Arc};
 
-use business::email_domains::model::{Changes, DomainName, EventKind, Member, fold, resolve_marks};
+use business::{
+    email_domains::model::{Changes, DomainName, EventKind, Member, fold, resolve_marks},
+    kernel::UnixSeconds,
+};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn parse_a_name(criterion: &mut Criterion) {
@@ -34,7 +37,7 @@ fn fold_a_group(criterion: &mut Criterion) {
         ("4 requests of 10,000", members(4, 10_000)),
     ] {
         let events: usize = members.iter().map(|member| member.changes.len()).sum();
-        let outcomes = resolve_marks(&members, |_| None);
+        let outcomes = resolve_marks(&members, UnixSeconds::ZERO, |_| None);
         group.throughput(Throughput::Elements(events as u64));
         group.bench_function(kind, |bencher| {
             bencher.iter(|| fold(black_box(&members), &outcomes));

@@ -106,7 +106,7 @@ pub(crate) struct ReceiptDto {
     /// Events that are counted.
     #[schema(example = 998)]
     accepted: u64,
-    /// Events that had been counted before.
+    /// CloudEvents that had been counted before.
     #[schema(example = 0)]
     duplicates: u64,
     /// Events that are wrong and were left out, as `on_invalid=skip` allows.
@@ -121,8 +121,8 @@ pub(crate) struct ReceiptDto {
 impl ReceiptDto {
     pub(crate) fn new(receipt: &Receipt, skipped: Faults) -> Self {
         Self {
-            accepted: receipt.delivered + receipt.bounced,
-            duplicates: receipt.duplicates,
+            accepted: receipt.counted.sum(),
+            duplicates: receipt.duplicates.sum(),
             skipped: skipped.count,
             errors: skipped.errors,
         }
@@ -165,6 +165,9 @@ pub(crate) struct StatsDto {
     uptime_s: u64,
     domains: DomainSums,
     events: EventSums,
+    /// An idempotency key made from this moment on is remembered if it ever counted (RFC 3339).
+    #[schema(value_type = String, format = DateTime, example = "2026-11-20T10:30:00Z")]
+    keys_from: Moment,
     /// When the sums held (RFC 3339).
     #[schema(value_type = String, format = DateTime, example = "2026-11-21T10:30:00Z")]
     as_of: Moment,
@@ -215,6 +218,7 @@ impl StatsDto {
                 delivered: totals.delivered,
                 bounced: totals.bounced,
             },
+            keys_from: Moment(summary.keys_from),
             as_of: Moment(summary.as_of),
         }
     }

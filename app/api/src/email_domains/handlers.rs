@@ -1,56 +1,111 @@
 //! The use cases.
 
-use actix_web::{HttpResponse, rt, web::Data};
-use business::email_domains::{model::EventKind, service::Receipt};
+use actix_web::{
+    HttpResponse,
+    http::header::{HeaderName, HeaderValue},
+    rt,
+    web::Data,
+};
+use business::email_domains::{
+    model::EventKind,
+    service::{Counted, Receipt},
+};
 use tracing::Instrument;
 
 use super::{
     dto::{DomainDto, DomainPageDto, DomainsDto, ReceiptDto, StatsDto, VerdictDto},
-    request::{CloudEvent, DomainPath, Events, EventsBody, ListQuery, LookupBody, Names, Wanted},
+    request::{
+        CloudEvent, DomainPath, Events, EventsBody, IdempotencyKey, ListQuery, LookupBody, Names,
+        Sent, Wanted,
+    },
 };
 use crate::{
+    middleware,
     problem::{Kind, Problem},
     server::State,
 };
 
 type Answer = Result<HttpResponse, Problem>;
 
+/// The request had been counted, under the same key.
+fn replayed() -> (HeaderName, HeaderValue) {
+    let name = HeaderName::from_static(middleware::REPLAYED);
+    (name, HeaderValue::from_static("true"))
+}
+
 /// Counts one delivery.
 ///
-/// It is durable when this is answered. Sent twice it counts twice. HTTP lets a proxy send a PUT
-/// again when an answer is lost, so through one that does, an event counts at least once.
+/// It is durable when this is answered. Sent twice under one `Idempotency-Key` it counts once;
+/// without a key it counts twice. HTTP lets a proxy send a PUT again when an answer is lost, so
+/// through one that does, an event without a key counts at least once.
 #[utoipa::path(
     put, path = "/v1/events/{domain}/delivered", tag = "events",
-    params(("domain" = String, Path, description = "A mail domain.", example = "example.com")),
-    responses((status = 204, description = "Counted."))
+    params(
+        ("domain" = String, Path, description = "A mail domain.", example = "example.com"),
+        (
+            "Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1,
+            max_length = 255, example = "\"0190c3e2-5a3b-7c11-8a1e-3f0f8fad5bd9\"",
+            description = "Under one key the event counts once. A UUIDv7 is refused when it is \
+                           older than what is remembered; any other counts again then.",
+        ),
+    ),
+    responses((
+        status = 204, description = "Counted.",
+        headers(("Idempotency-Replayed" = String, description = "`true`: it had been counted, under this key."))
+    ))
 )]
-pub(crate) async fn delivered(domain: DomainPath, state: Data<State>) -> Answer {
-    record(domain, EventKind::Delivered, &state).await
+pub(crate) async fn delivered(
+    domain: DomainPath,
+    key: IdempotencyKey,
+    state: Data<State>,
+) -> Answer {
+    record(domain, EventKind::Delivered, key, &state).await
 }
 
 /// Counts one bounce.
 ///
-/// It is durable when this is answered, and the domain is no catch-all any more, for good. Sent
-/// twice it counts twice, as a delivery does.
+/// It is durable when this is answered, and the domain is no catch-all any more, for good. What is
+/// sent twice counts as with a delivery.
 #[utoipa::path(
     put, path = "/v1/events/{domain}/bounced", tag = "events",
-    params(("domain" = String, Path, description = "A mail domain.", example = "example.com")),
-    responses((status = 204, description = "Counted."))
+    params(
+        ("domain" = String, Path, description = "A mail domain.", example = "example.com"),
+        (
+            "Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1,
+            max_length = 255, example = "\"0190c3e2-5a3b-7c11-8a1e-3f0f8fad5bd9\"",
+            description = "Under one key the event counts once. A UUIDv7 is refused when it is \
+                           older than what is remembered; any other counts again then.",
+        ),
+    ),
+    responses((
+        status = 204, description = "Counted.",
+        headers(("Idempotency-Replayed" = String, description = "`true`: it had been counted, under this key."))
+    ))
 )]
-pub(crate) async fn bounced(domain: DomainPath, state: Data<State>) -> Answer {
-    record(domain, EventKind::Bounced, &state).await
+pub(crate) async fn bounced(domain: DomainPath, key: IdempotencyKey, state: Data<State>) -> Answer {
+    record(domain, EventKind::Bounced, key, &state).await
 }
 
-async fn record(DomainPath(domain): DomainPath, kind: EventKind, state: &State) -> Answer {
-    state.email_domains.record(domain, kind).await?;
-    Ok(HttpResponse::NoContent().finish())
+async fn record(
+    DomainPath(domain): DomainPath,
+    kind: EventKind,
+    IdempotencyKey(key): IdempotencyKey,
+    state: &State,
+) -> Answer {
+    let mut answer = HttpResponse::NoContent();
+    if state.email_domains.record(domain, kind, key).await? == Counted::Before {
+        answer.insert_header(replayed());
+    }
+    Ok(answer.finish())
 }
 
 /// Counts many events at once.
 ///
 /// All are checked before any is counted. One that is wrong refuses them all, unless
 /// `on_invalid=skip` is given. They count together or not at all, and are durable when this is
-/// answered. Sent twice they count twice.
+/// answered. Sent twice under one `Idempotency-Key` they count once, and are answered as the first
+/// time; without a key they count twice. CloudEvents take no key: one of the same `source` and `id`
+/// counts once, and what had been counted is told as `duplicates`.
 ///
 /// Lines (`application/x-ndjson`) may end in CRLF, and blank ones are skipped. A CloudEvent (1.0)
 /// is taken in structured, batched and binary mode: in binary mode its attributes are the header
@@ -67,6 +122,12 @@ async fn record(DomainPath(domain): DomainPath, kind: EventKind, state: &State) 
         (
             "Content-Encoding" = Option<String>, Header, nullable = false, example = "zstd",
             description = "`gzip`, `zstd` or `identity`.",
+        ),
+        (
+            "Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1,
+            max_length = 255, example = "\"0190c3e2-5a3b-7c11-8a1e-3f0f8fad5bd9\"",
+            description = "Under one key the events count once. A UUIDv7 is refused when it is \
+                           older than what is remembered; any other counts again then.",
         ),
     ),
     request_body(
@@ -99,37 +160,55 @@ async fn record(DomainPath(domain): DomainPath, kind: EventKind, state: &State) 
             ),
         ),
     ),
-    responses((status = 200, description = "Counted.", body = ReceiptDto))
+    responses((
+        status = 200, description = "Counted.", body = ReceiptDto,
+        headers(("Idempotency-Replayed" = String, description = "`true`: they had been counted, under this key."))
+    ))
 )]
 pub(crate) async fn bulk(events: EventsBody, state: Data<State>) -> Answer {
     let EventsBody {
-        members,
+        sent,
         skipped,
         held,
     } = events;
+    let given = state.bulk_events.given(sent.sums());
+    let keyed = matches!(sent, Sent::Together(_, Some(_)));
     // There may be none, or all are left out.
-    let receipt = if members.is_empty() {
+    let receipt = if sent.sums() == (0, 0) {
         Receipt::default()
     } else {
-        let given = state.bulk_events.given(&members);
         let email_domains = state.email_domains.clone();
         // What waits to be recorded takes memory until it is, also when nobody waits for the
         // answer any more.
         let recording = rt::spawn(
             async move {
-                let recorded = email_domains.record_all(members).await;
+                let recorded = match sent {
+                    Sent::Together(changes, key) => {
+                        email_domains.record_together(changes, key).await
+                    }
+                    Sent::Each(members) => email_domains.record_all(members).await,
+                };
                 drop(held);
                 recorded
             }
             .in_current_span(),
         );
-        let receipt = recording
+        recording
             .await
-            .map_err(|error| Problem::caused_by(Kind::Internal, error.to_string()))??;
-        given.counted(&receipt);
-        receipt
+            .map_err(|error| Problem::caused_by(Kind::Internal, error.to_string()))??
     };
-    Ok(HttpResponse::Ok().json(ReceiptDto::new(&receipt, skipped)))
+    given.counted(&receipt);
+    let mut answer = HttpResponse::Ok();
+    if keyed && receipt.duplicates.sum() > 0 {
+        // As the first time: what was sent is the same, and so is what is left out.
+        answer.insert_header(replayed());
+        let first = Receipt {
+            counted: receipt.duplicates,
+            duplicates: receipt.counted,
+        };
+        return Ok(answer.json(ReceiptDto::new(&first, skipped)));
+    }
+    Ok(answer.json(ReceiptDto::new(&receipt, skipped)))
 }
 
 /// The verdict on a domain.

@@ -4,6 +4,7 @@ mod bulk;
 mod cloud_event;
 mod event;
 mod faults;
+mod key;
 mod lookup;
 
 use std::{
@@ -28,10 +29,11 @@ use percent_encoding::percent_decode;
 #[cfg(feature = "bench")]
 pub use self::bulk::count_lines;
 pub(crate) use self::{
-    bulk::EventsBody,
+    bulk::{EventsBody, Sent},
     cloud_event::CloudEvent,
     event::Events,
     faults::Faults,
+    key::IdempotencyKey,
     lookup::{LookupBody, Names},
 };
 use crate::problem::{FieldError, Kind, Problem};

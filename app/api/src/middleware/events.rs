@@ -1,15 +1,13 @@
 //! How many events were sent, and what became of them.
 
-use business::email_domains::{
-    model::{EventKind, Member},
-    service::Receipt,
-};
+use business::email_domains::{model::EventKind, service::Receipt};
 use prometheus::{IntCounter, IntCounterVec};
 
 /// The counters of one kind of event.
 #[derive(Clone)]
 pub(super) struct EventCounters {
     pub(super) counted: IntCounter,
+    pub(super) duplicate: IntCounter,
     pub(super) refused: IntCounter,
     pub(super) failed: IntCounter,
 }
@@ -37,6 +35,7 @@ impl EventCounters {
         let counter = |outcome| events.with_label_values(&[kind.as_str(), outcome]);
         Self {
             counted: counter("counted"),
+            duplicate: counter("duplicate"),
             refused: counter("refused"),
             failed: counter("failed"),
         }
@@ -51,9 +50,7 @@ impl BulkEvents {
         }
     }
 
-    pub(crate) fn given(&self, members: &[Member]) -> Given<'_> {
-        let sums = members.iter().map(|member| member.changes.sums());
-        let (delivered, bounced) = sums.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+    pub(crate) fn given(&self, (delivered, bounced): (u64, u64)) -> Given<'_> {
         Given {
             counters: self,
             delivered,
@@ -63,12 +60,14 @@ impl BulkEvents {
 }
 
 impl Given<'_> {
-    /// They count, save those that had been counted before.
+    /// They count, or had been counted before.
     pub(crate) fn counted(mut self, receipt: &Receipt) {
         (self.delivered, self.bounced) = (0, 0);
         let BulkEvents { delivered, bounced } = self.counters;
-        delivered.counted.inc_by(receipt.delivered);
-        bounced.counted.inc_by(receipt.bounced);
+        delivered.counted.inc_by(receipt.counted.delivered);
+        bounced.counted.inc_by(receipt.counted.bounced);
+        delivered.duplicate.inc_by(receipt.duplicates.delivered);
+        bounced.duplicate.inc_by(receipt.duplicates.bounced);
     }
 }
 

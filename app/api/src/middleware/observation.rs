@@ -52,8 +52,9 @@ impl HttpMetrics {
         let events = IntCounterVec::new(
             Opts::new(
                 "catchall_events_total",
-                "Events sent: counted, refused (4xx; only those sent one by one), or failed (5xx, or \
-                 the client left), which may have been counted.",
+                "Events sent: counted, duplicate (counted before, under the same key), refused (4xx; \
+                 only those sent one by one), or failed (5xx, or the client left), which may have \
+                 been counted.",
             ),
             &["kind", "outcome"],
         )?;
@@ -158,11 +159,18 @@ impl Observation<'_> {
     }
 
     /// The request is answered. A failure is logged here and nowhere else, with all its causes.
-    pub(super) fn end(mut self, status: StatusCode, id: &RequestId, problem: Option<&Problem>) {
+    pub(super) fn end(
+        mut self,
+        status: StatusCode,
+        replayed: bool,
+        id: &RequestId,
+        problem: Option<&Problem>,
+    ) {
         let elapsed = self.started.elapsed();
         self.observer.observe(self.method, status, elapsed);
         if let Some(event) = self.event.take() {
             match status {
+                status if status.is_success() && replayed => event.duplicate.inc(),
                 status if status.is_success() => event.counted.inc(),
                 status if status.is_client_error() => event.refused.inc(),
                 _ => event.failed.inc(),
@@ -207,10 +215,11 @@ impl Observation<'_> {
 
 impl Drop for Observation<'_> {
     fn drop(&mut self) {
-        self.observer.metrics.active.dec();
+        // First, so that whoever sees that it is over sees how it ended.
         if let Some(event) = self.event {
             event.failed.inc();
         }
+        self.observer.metrics.active.dec();
     }
 }
 

@@ -8,6 +8,9 @@ pub(crate) enum Kind {
     InvalidQuery,
     InvalidContent,
     InvalidEncoding,
+    InvalidKey,
+    KeyExpired,
+    KeyAhead,
     NotFound,
     MethodNotAllowed,
     ReadTimeout,
@@ -30,11 +33,14 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::InvalidDomain,
         Self::InvalidQuery,
         Self::InvalidContent,
         Self::InvalidEncoding,
+        Self::InvalidKey,
+        Self::KeyExpired,
+        Self::KeyAhead,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::ReadTimeout,
@@ -119,6 +125,28 @@ impl Kind {
                 "Content cannot be decoded",
                 "The content is not what its Content-Encoding says, is cut off, or asks for more \
                  memory than a decoder gets. Nothing was done.",
+            ),
+            Self::InvalidKey => (
+                StatusCode::BAD_REQUEST,
+                "invalid-idempotency-key",
+                "Invalid idempotency key",
+                "The Idempotency-Key is no key, stands twice, or is not taken with these events. \
+                 Nothing was counted.",
+            ),
+            Self::KeyExpired => (
+                StatusCode::BAD_REQUEST,
+                "idempotency-key-expired",
+                "Idempotency key expired",
+                "The key was made before the moment from which on the server remembers keys \
+                 (`keys_from` in /v1/stats). Nothing was counted now; whether it was before is \
+                 not known.",
+            ),
+            Self::KeyAhead => (
+                StatusCode::BAD_REQUEST,
+                "idempotency-key-ahead",
+                "Idempotency key from the future",
+                "The key was made more than five minutes ahead of the server's clock. Nothing was \
+                 counted.",
             ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
@@ -221,15 +249,15 @@ impl Kind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "outcome-unknown",
                 "Outcome unknown",
-                "The store was lost while it wrote. The event, or all of a request, may have been counted: sent \
-                 again, it may count twice.",
+                "The store was lost while it wrote. The event, or all of a request, may have \
+                 been counted: sent again, it counts once only under the same idempotency key.",
             ),
             Self::AnswerTimeout => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "answer-timeout",
                 "Not answered in time",
                 "The server did not finish in time. What was sent may still be counted: sent again, \
-                 it may count twice.",
+                 it counts once only under the same idempotency key.",
             ),
             Self::NotReady => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -1,7 +1,7 @@
 //! A store in memory that fails for certain domains, and tells how fresh it was asked to be.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     future,
     sync::{
         Mutex,
@@ -12,22 +12,29 @@ use std::{
 use async_trait::async_trait;
 use business::{
     email_domains::{
-        model::{DomainName, Group, Tally, fold, resolve_marks},
+        model::{DomainName, Group, MarkMemory, Outcome, Tally, fold, resolve_marks},
         ports::{
             Cursor, DomainTallies, Freshness, Page, PageRequest, Probe, Recorded, StoreId, Totals,
         },
         verdict::Verdict,
     },
-    kernel::{ErrorKind, PortError},
+    kernel::{ErrorKind, PortError, UnixSeconds},
 };
 use tokio::sync::Semaphore;
 
 /// Text that no client may ever see.
 pub const SECRET: &str = "host=db.internal password=hunter2";
 
+/// It remembers marks for an hour, or so it says.
+const MEMORY: MarkMemory = MarkMemory {
+    window_s: 3_600,
+    forgotten_through: UnixSeconds::ZERO,
+};
+
 #[derive(Debug)]
 pub struct Store {
     tallies: Mutex<BTreeMap<String, Tally>>,
+    marks: Mutex<HashMap<u128, u64>>,
     /// How many members each group had.
     pub groups: Mutex<Vec<usize>>,
     /// How many reads there were of domains.
@@ -56,6 +63,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             tallies: Mutex::default(),
+            marks: Mutex::default(),
             groups: Mutex::default(),
             reads: AtomicUsize::default(),
             freshness: Mutex::default(),
@@ -111,10 +119,21 @@ fn verdict(tally: &Tally) -> Verdict {
 #[async_trait]
 impl DomainTallies for Store {
     async fn record(&self, group: &Group) -> Result<Recorded, PortError> {
-        let outcomes = resolve_marks(&group.members, |_| None);
+        let outcomes = {
+            let marks = self.marks.lock().unwrap();
+            resolve_marks(&group.members, MEMORY.horizon(group.formed_at), |hash| {
+                marks.get(&hash).copied()
+            })
+        };
         let changes = fold(&group.members, &outcomes);
         for change in &changes {
             self.reach(change.domain.as_str(), "record").await?;
+        }
+        for (member, outcome) in group.members.iter().zip(&outcomes) {
+            if let (Some(mark), Outcome::Counted) = (member.mark, outcome) {
+                let mut marks = self.marks.lock().unwrap();
+                marks.insert(mark.key.hash, mark.fingerprint);
+            }
         }
         self.groups.lock().unwrap().push(group.members.len());
         let mut tallies = self.tallies.lock().unwrap();
@@ -193,7 +212,10 @@ impl DomainTallies for Store {
     async fn probe(&self) -> Result<Probe, PortError> {
         let health = *self.health.lock().unwrap();
         match health {
-            Health::Well => Ok(Probe { store: StoreId(1) }),
+            Health::Well => Ok(Probe {
+                store: StoreId(1),
+                memory: MEMORY,
+            }),
             Health::Down => Err(PortError::caused_by(
                 ErrorKind::Unavailable,
                 "probe",

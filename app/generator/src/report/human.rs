@@ -160,6 +160,14 @@ impl Page {
         if report.args.bulk().is_some() {
             self.row("requests", HumanCount(report.tally.requests), "sent", "");
         }
+        if report.args.retries > 0 {
+            self.row(
+                "retries",
+                HumanCount(report.tally.retries),
+                "sent again",
+                "",
+            );
+        }
     }
 
     fn latency(&mut self, report: &Report) {

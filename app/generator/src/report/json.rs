@@ -22,6 +22,8 @@ struct Json<'a> {
     bulk: Option<BulkJson>,
     /// Requests that carried the events, whatever became of them.
     requests: u64,
+    /// How often one of them was sent again.
+    retries: u64,
     sent: u64,
     acknowledged: u64,
     refused: u64,
@@ -78,6 +80,7 @@ pub(super) fn render(report: &Report) -> String {
             format: bulk.format.as_str(),
         }),
         requests: tally.requests,
+        retries: tally.retries,
         sent: tally.sent(),
         acknowledged: tally.acknowledged,
         refused: tally.refused_total(),

@@ -75,15 +75,34 @@ fn the_largest_request_passes() {
 }
 
 #[test]
-fn the_same_seed_sends_the_same_cloud_events() {
+fn cloud_events_of_another_run_are_others() {
     let server = Server::start(|_| Reaction::Count);
-    let flags = "--bulk 100 --format cloudevents --events 1000";
-    assert_eq!(report(&server, flags).0, 0);
-    let (status, json) = report(&server, flags);
-    assert_eq!(status, 1);
-    assert_eq!(json["failed_by_reason"]["not confirmed"], 1_000, "{json}");
-    assert_eq!(server.totals().iter().sum::<u64>(), 1_000);
-    assert_eq!(report(&server, &format!("{flags} --seed 2")).0, 0);
+    let flags = "--bulk 100 --format cloudevents --events 1000 --verify";
+    for counted in [1_000, 2_000] {
+        let (status, json) = report(&server, flags);
+        assert_eq!(status, 0, "{json}");
+        assert_eq!(server.totals().iter().sum::<u64>(), counted);
+    }
+}
+
+#[test]
+fn what_is_sent_again_counts_once_in_either_format() {
+    for format in FORMATS {
+        // Every third answer is lost, every fourth a refusal that may end.
+        let server = Server::start(|n| match n {
+            n if n % 3 == 2 => Reaction::CountAndHangUp,
+            n if n % 4 == 3 => Reaction::Refuse(503),
+            _ => Reaction::Count,
+        });
+        let flags = "--bulk 100 --events 3000 --connections 4 --retries 50 --verify";
+        let (status, json) = report(&server, &format!("{flags} --format {format}"));
+        assert_eq!(status, 0, "{json}");
+        assert!(json["retries"].as_u64().unwrap() > 5, "{json}");
+        assert_eq!(json["acknowledged"], 3_000);
+        let verification = &json["verification"];
+        assert_eq!(verification["exact"], verification["domains"]);
+        assert_eq!(server.totals().iter().sum::<u64>(), 3_000);
+    }
 }
 
 #[test]

@@ -125,7 +125,7 @@ impl<'a> Lane<'a> {
         let Row { keys, load, .. } = *self.row;
         let batch = match load {
             Load::Bulk { batch, .. } => batch,
-            Load::Puts { .. } | Load::Requests(_) => 1,
+            Load::Puts { .. } | Load::KeyedPuts { .. } | Load::Requests(_) => 1,
         };
         match (&self.runner, load) {
             (Runner::RawUpsert { database }, _) => {
@@ -153,6 +153,7 @@ impl<'a> Lane<'a> {
                 format!(" --bulk {batch} --connections {connections}")
             }
             Load::Puts { connections } => format!(" --connections {connections}"),
+            Load::KeyedPuts { connections } => format!(" --connections {connections} --retries 1"),
             Load::Requests(_) => String::new(),
         };
         let report = server::send(&server.url, &flags)?;

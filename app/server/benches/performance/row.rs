@@ -41,6 +41,8 @@ impl fmt::Display for Subject {
 pub(crate) enum Load {
     /// A PUT an event, from `create-events`.
     Puts { connections: u32 },
+    /// The same, each under a key of its own.
+    KeyedPuts { connections: u32 },
     /// So many events a request, from `create-events`.
     Bulk { batch: u32, connections: u32 },
     /// From the bench's own client.
@@ -51,7 +53,7 @@ impl Load {
     /// What is under way at once; a run is many times that.
     pub(crate) fn unit(self) -> u64 {
         match self {
-            Self::Puts { connections } => connections.into(),
+            Self::Puts { connections } | Self::KeyedPuts { connections } => connections.into(),
             Self::Bulk { batch, connections } => u64::from(batch) * u64::from(connections),
             Self::Requests(requests) => (requests.connections * requests.depth).into(),
         }

@@ -20,7 +20,7 @@ const fn delayed(delay_ms: u32) -> Subject {
 
 /// All of them, in the order in which they are measured.
 pub(crate) fn all() -> Vec<Section> {
-    vec![puts(), pipelined(), bulk(), reads(), mixed()]
+    vec![puts(), keyed(), pipelined(), bulk(), reads(), mixed()]
 }
 
 impl Section {
@@ -106,6 +106,43 @@ fn puts() -> Section {
                 the server's."
             .into(),
         groups,
+    }
+}
+
+fn keyed() -> Section {
+    let group = |connections, subject| {
+        let plain = Row {
+            id: format!("keyed/{subject}/{connections}/10k-without"),
+            subject,
+            keys: TEN_THOUSAND,
+            load: Load::Puts { connections },
+            against: Vec::new(),
+        };
+        let again = Row {
+            id: format!("keyed/{subject}/{connections}/10k-without-again"),
+            against: vec![plain.id.clone()],
+            ..plain.clone()
+        };
+        let keyed = Row {
+            id: format!("keyed/{subject}/{connections}/10k"),
+            load: Load::KeyedPuts { connections },
+            against: vec![plain.id.clone()],
+            ..plain.clone()
+        };
+        vec![plain, again, keyed]
+    };
+    let stores = [Subject::Memory, EMBEDDED, Subject::Postgres];
+    let groups = [64, 256]
+        .into_iter()
+        .flat_map(|connections| stores.map(|store| group(connections, store)));
+    Section {
+        title: "Idempotency keys",
+        about:
+            "Single PUTs as above, each under a new key (UUIDv7), beside the same without keys, \
+                which is measured twice: what those two differ by is noise. The server remembers \
+                all keys of all rounds."
+                .into(),
+        groups: groups.collect(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `first_steps` | every store counts, judges, lists and measures alike |
 //! | `bulk` | the largest bodies count whole on every store |
 //! | `restarts` | a restart loses nothing, not even a reader's place in a list |
+//! | `keys` | what is sent again under its key counts once |
 //! | `kills` | what was acknowledged outlives `kill -9` |
 //! | `drain` | what was acknowledged outlives SIGTERM, which is obeyed |
 //! | `two_servers` | two servers on one database are one counter |
@@ -26,6 +27,7 @@ mod bad_input;
 mod bulk;
 mod drain;
 mod first_steps;
+mod keys;
 mod kills;
 mod many_connections;
 mod redis_faults;

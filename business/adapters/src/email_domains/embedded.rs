@@ -68,7 +68,7 @@ use self::{
 };
 pub use self::{error::OpenError, journal::TornTail};
 use super::{
-    ledger::{Ledger, Standing, new_marks},
+    ledger::{Ledger, MarkLimits, Standing, new_marks},
     memory::seed_of,
     tally_map::{TallyMap, shard_of},
 };
@@ -82,6 +82,8 @@ pub struct EmbeddedOptions {
     /// by a new snapshot: so it takes no more room than the tallies do, and a snapshot is written
     /// only when as much was journalled.
     pub snapshot_after_bytes: u64,
+    /// For how long marks are remembered: in memory, in the journal and in snapshots.
+    pub marks: MarkLimits,
 }
 
 /// What is allocated when a store opens, who waits for it: the keeper makes a whole segment once
@@ -161,13 +163,13 @@ impl Embedded {
         let (loaded, map) = match newest {
             Some(number) => {
                 let map = |store| TallyMap::new(seed_of(store), policy);
-                snapshot::load(&disk, number, threads, map)?
+                snapshot::load(&disk, number, threads, options.marks, map)?
             }
             None => {
                 let store = journal::store_of_first(&disk)?
                     .unwrap_or_else(|| StoreId(Uuid::new_v4().as_u128()));
                 (
-                    snapshot::Loaded::nothing(store),
+                    snapshot::Loaded::nothing(store, options.marks),
                     TallyMap::new(seed_of(store), policy),
                 )
             }
@@ -193,7 +195,8 @@ impl Embedded {
                         }
                     }
                     if sequence > loaded.ledger_sequence {
-                        ledger.settle(record.id, &record.outcomes, record.marks.iter().copied());
+                        let marks = record.marks.iter().copied();
+                        ledger.settle(record.id, &record.outcomes, marks, record.formed_at);
                     }
                     Some(())
                 },
@@ -310,7 +313,7 @@ impl Embedded {
         let verdict_changes = shared.map.apply_all(&record.changes, record.formed_at);
         applied
             .ledger
-            .settle(record.id, &record.outcomes, record.marks);
+            .settle(record.id, &record.outcomes, record.marks, record.formed_at);
         applied.sequence = writer.sequence;
         Ok(Recorded {
             outcomes: record.outcomes,
@@ -401,6 +404,7 @@ impl DomainTallies for Embedded {
         }
         Ok(Probe {
             store: self.shared.store,
+            memory: self.shared.applied.lock().ledger.memory(),
         })
     }
 }

@@ -1,10 +1,18 @@
 //! What a store in memory remembers of groups: the last one of each writer, and the marks.
 
+mod marks;
+
 use std::{collections::HashMap, sync::Arc};
 
-use business::email_domains::model::{
-    Group, GroupId, Mark, Member, Outcome, Outcomes, WriterId, resolve_marks,
+use business::{
+    email_domains::model::{
+        Group, GroupId, Mark, MarkMemory, Member, Outcome, Outcomes, WriterId, resolve_marks,
+    },
+    kernel::UnixSeconds,
 };
+
+pub use self::marks::MarkLimits;
+pub(crate) use self::marks::{Marks, MarksCopy, StoredMark};
 
 /// How many writers are remembered. A writer is one life of a committer and repeats nothing but
 /// its last group, so only the latest few matter.
@@ -12,10 +20,9 @@ const MAX_WRITERS: usize = 1_024;
 
 /// Decides what of a group is new. Its owner keeps it in step with the counts: both change under
 /// one lock, and in one journal record where there is a journal.
-#[derive(Clone, Default)]
 pub(crate) struct Ledger {
     writers: HashMap<WriterId, LastGroup>,
-    marks: HashMap<u128, u64>,
+    pub(crate) marks: Marks,
     /// Counts what was settled, to know the oldest writer.
     settled: u64,
 }
@@ -38,6 +45,18 @@ pub(crate) enum Standing {
 }
 
 impl Ledger {
+    pub(crate) fn new(limits: MarkLimits) -> Self {
+        Self {
+            writers: HashMap::new(),
+            marks: Marks::new(limits),
+            settled: 0,
+        }
+    }
+
+    pub(crate) fn memory(&self) -> MarkMemory {
+        self.marks.memory()
+    }
+
     pub(crate) fn standing(&self, group: &Group) -> Standing {
         let last = group
             .id
@@ -47,9 +66,11 @@ impl Ledger {
                 Standing::Repeated(last.outcomes.clone())
             }
             Some((id, last)) if id.sequence < last.sequence => Standing::Outdated,
-            _ => Standing::New(resolve_marks(&group.members, |key| {
-                self.marks.get(&key).copied()
-            })),
+            _ => Standing::New(resolve_marks(
+                &group.members,
+                self.memory().horizon(group.formed_at),
+                |hash| self.marks.get(hash),
+            )),
         }
     }
 
@@ -59,9 +80,11 @@ impl Ledger {
         id: Option<GroupId>,
         outcomes: &Outcomes,
         marks: impl IntoIterator<Item = Mark>,
+        formed_at: UnixSeconds,
     ) {
-        self.marks
-            .extend(marks.into_iter().map(|mark| (mark.key, mark.fingerprint)));
+        for mark in marks {
+            self.marks.add(mark, formed_at);
+        }
         let Some(GroupId { writer, sequence }) = id else {
             return;
         };
@@ -81,27 +104,18 @@ impl Ledger {
     }
 
     /// The writers with their last sequence and its outcomes, the oldest first.
-    pub(crate) fn writers(&self) -> Vec<(GroupId, &Outcomes)> {
+    pub(crate) fn writers(&self) -> Vec<(GroupId, Outcomes)> {
         let mut all: Vec<_> = self.writers.iter().collect();
         all.sort_unstable_by_key(|(_, last)| last.settled);
         all.into_iter()
             .map(|(&writer, last)| {
-                (
-                    GroupId {
-                        writer,
-                        sequence: last.sequence,
-                    },
-                    &last.outcomes,
-                )
+                let id = GroupId {
+                    writer,
+                    sequence: last.sequence,
+                };
+                (id, last.outcomes.clone())
             })
             .collect()
-    }
-
-    /// The marks, in no order.
-    pub(crate) fn marks(&self) -> impl ExactSizeIterator<Item = Mark> {
-        self.marks
-            .iter()
-            .map(|(&key, &fingerprint)| Mark { key, fingerprint })
     }
 }
 

@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use business::{
     email_domains::{
-        model::{DomainName, Group, Tally, fold},
+        model::{DomainName, Group, Tally, fold, resolve_marks},
         ports::{DomainTallies, Freshness, Page, PageRequest, Probe, Recorded, StoreId, Totals},
         verdict::VerdictPolicy,
     },
@@ -10,7 +10,7 @@ use business::{
 use parking_lot::Mutex;
 
 use super::{
-    ledger::{Ledger, Standing, new_marks},
+    ledger::{Ledger, MarkLimits, Standing, new_marks},
     tally_map::TallyMap,
 };
 
@@ -25,10 +25,10 @@ pub struct Memory {
 
 impl Memory {
     /// An empty store under this id.
-    pub fn new(policy: VerdictPolicy, store: StoreId) -> Self {
+    pub fn new(policy: VerdictPolicy, marks: MarkLimits, store: StoreId) -> Self {
         Self {
             map: TallyMap::new(seed_of(store), policy),
-            ledger: Mutex::default(),
+            ledger: Mutex::new(Ledger::new(marks)),
             store,
         }
     }
@@ -48,7 +48,7 @@ impl DomainTallies for Memory {
         let mut ledger = remembered.then(|| self.ledger.lock());
         let standing = match &ledger {
             Some(ledger) => ledger.standing(group),
-            None => Ledger::default().standing(group),
+            None => Standing::New(resolve_marks(&group.members, group.formed_at, |_| None)),
         };
         let outcomes = match standing {
             Standing::New(outcomes) => outcomes,
@@ -63,7 +63,8 @@ impl DomainTallies for Memory {
         let changes = fold(&group.members, &outcomes);
         let verdict_changes = self.map.apply_all(&changes, group.formed_at);
         if let Some(ledger) = &mut ledger {
-            ledger.settle(group.id, &outcomes, new_marks(&group.members, &outcomes));
+            let marks = new_marks(&group.members, &outcomes);
+            ledger.settle(group.id, &outcomes, marks, group.formed_at);
         }
         Ok(Recorded {
             outcomes,
@@ -89,6 +90,9 @@ impl DomainTallies for Memory {
     }
 
     async fn probe(&self) -> Result<Probe, PortError> {
-        Ok(Probe { store: self.store })
+        Ok(Probe {
+            store: self.store,
+            memory: self.ledger.lock().memory(),
+        })
     }
 }

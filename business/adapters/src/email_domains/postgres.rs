@@ -40,9 +40,12 @@ use tokio::time::timeout;
 pub use self::schema::{SchemaError, migrate, migrate_at_start};
 use self::{
     error::connect_error,
+    marks::Generations,
     schema::Rule,
     writers::{TRUSTED_IDLE, Writers},
 };
+
+use super::ledger::MarkLimits;
 
 /// How a PostgreSQL store is reached, and how long anything there may take.
 #[derive(Clone, Debug)]
@@ -62,6 +65,8 @@ pub struct PostgresOptions {
     pub write_timeout: Duration,
     /// For any one lock that another's group holds.
     pub lock_timeout: Duration,
+    /// For how long marks are remembered.
+    pub marks: MarkLimits,
 }
 
 /// The mechanism. Its work is done on the caller's Tokio runtime, which must have time and I/O
@@ -70,6 +75,7 @@ pub struct Postgres {
     pool: PgPool,
     writers: Writers,
     rule: Rule,
+    generations: Generations,
     read_timeout: Duration,
     write_timeout: Duration,
 }
@@ -104,6 +110,7 @@ impl Postgres {
                 options.connect_timeout,
             ),
             rule,
+            generations: Generations::new(options.marks),
             read_timeout: options.read_timeout,
             write_timeout: options.write_timeout,
         })
@@ -126,7 +133,7 @@ impl DomainTallies for Postgres {
         let mut lease = self.writers.take(group.id.map(|id| id.writer)).await?;
         let recorded = timeout(
             self.write_timeout,
-            record::record(&mut lease.connection, group, &self.rule),
+            record::record(&mut lease.connection, group, &self.rule, &self.generations),
         )
         .await
         .map_err(|late| PortError::caused_by(ErrorKind::Ambiguous, record::OPERATION, late))??;
@@ -152,8 +159,11 @@ impl DomainTallies for Postgres {
     }
 
     async fn probe(&self) -> Result<Probe, PortError> {
-        self.read("probe", read::probe(&self.pool, &self.rule))
-            .await
+        self.read(
+            "probe",
+            read::probe(&self.pool, &self.rule, &self.generations),
+        )
+        .await
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Traced {
     page: Operation,
     totals: Operation,
     probe: Operation,
-    members: [(Outcome, IntCounter); 3],
+    members: [(Outcome, IntCounter); 4],
     verdict_changes: [(Verdict, IntCounter); 3],
 }
 
@@ -95,6 +95,7 @@ impl Traced {
                     members.with_label_values(&["duplicate"]),
                 ),
                 (Outcome::Mismatch, members.with_label_values(&["mismatch"])),
+                (Outcome::Expired, members.with_label_values(&["expired"])),
             ],
             verdict_changes: [
                 (Verdict::CatchAll, changes.with_label_values(&["catch_all"])),

@@ -32,16 +32,18 @@ async fn half_done<'s>(session: &'s mut PgConnection, group: &Group) -> Transact
     let id = group.id.unwrap();
     let mut transaction = session.begin().await.unwrap();
     let mark = group.members[0].mark;
-    sqlx::query("INSERT INTO marks SELECT unnest($1::uuid[]), $2, 1800000000")
-        .bind(
-            mark.iter()
-                .map(|mark| Uuid::from_u128(mark.key))
-                .collect::<Vec<_>>(),
-        )
-        .bind(mark.map(|mark| mark.fingerprint.cast_signed()))
-        .execute(&mut *transaction)
-        .await
-        .unwrap();
+    sqlx::query(
+        "INSERT INTO marks SELECT unnest($1::uuid[]), $2, max(generation) FROM mark_generations",
+    )
+    .bind(
+        mark.iter()
+            .map(|mark| Uuid::from_u128(mark.key.hash))
+            .collect::<Vec<_>>(),
+    )
+    .bind(mark.map(|mark| mark.fingerprint.cast_signed()))
+    .execute(&mut *transaction)
+    .await
+    .unwrap();
     let (applied,): (bool,) =
         sqlx::query_as(include_str!("../../src/email_domains/postgres/apply.sql"))
             .bind(Uuid::from_u128(id.writer.0))

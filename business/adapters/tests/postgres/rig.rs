@@ -1,16 +1,16 @@
 //! Databases, sessions and groups for the tests.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use adapters::email_domains::{Postgres, PostgresOptions, postgres};
+use adapters::email_domains::{MarkLimits, Postgres, PostgresOptions, postgres};
 use business::{
     email_domains::{
-        model::{Changes, DomainName, Group, GroupId, Mark, Member, WriterId},
+        model::{Changes, DomainName, Group, GroupId, Key, Mark, Member, WriterId},
         ports::{DomainTallies, Freshness, Recorded, Totals},
     },
     kernel::{PortError, UnixSeconds},
 };
-use conformance::email_domains::POLICY;
+use conformance::email_domains::{POLICY, WINDOW_S};
 use foundation::testing;
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinHandle;
@@ -39,6 +39,10 @@ pub(crate) fn options(url: &str) -> PostgresOptions {
         lock_timeout: Duration::from_secs(60),
         url: url.into(),
         max_read_connections: 4.try_into().unwrap(),
+        marks: MarkLimits {
+            window_s: WINDOW_S,
+            max_count: NonZeroU32::MAX,
+        },
     }
 }
 
@@ -59,7 +63,13 @@ pub(crate) fn member(mark: Option<(u128, u64)>, changed: Changed<'_>) -> Arc<Mem
     for (domain, delivered, bounced) in changed {
         changes.push(name(domain).borrowed(), *delivered, *bounced);
     }
-    let mark = mark.map(|(key, fingerprint)| Mark { key, fingerprint });
+    let mark = mark.map(|(hash, fingerprint)| Mark {
+        key: Key {
+            hash,
+            stamped_at: None,
+        },
+        fingerprint,
+    });
     Arc::new(Member { mark, changes })
 }
 

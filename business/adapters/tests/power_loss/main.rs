@@ -7,15 +7,15 @@
 
 mod simulated_disk;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use adapters::email_domains::{
-    Embedded,
+    Embedded, MarkLimits,
     embedded::{EmbeddedOptions, OpenError, disk::Disk},
 };
 use business::{
     email_domains::{
-        model::{Changes, DomainName, Group, GroupId, Mark, Member, Outcome, Tally, WriterId},
+        model::{Changes, DomainName, Group, GroupId, Key, Mark, Member, Outcome, Tally, WriterId},
         ports::{DomainTallies, Freshness},
         verdict::VerdictPolicy,
     },
@@ -26,23 +26,31 @@ use foundation::supervision::{Cause, Shutdown};
 use prometheus::Registry;
 use simulated_disk::SimulatedDisk;
 
+const MARKS: MarkLimits = MarkLimits {
+    window_s: NonZeroU32::MAX,
+    max_count: NonZeroU32::MAX,
+};
+
 /// The keeper never acts by itself here, for no segment is half full: it would make a seed depend
 /// on threads.
 const BY_HAND: EmbeddedOptions = EmbeddedOptions {
     segment_bytes: 64 << 10,
     snapshot_after_bytes: u64::MAX,
+    marks: MARKS,
 };
 
 /// No space is allocated: every group makes the journal grow.
 const GROWING: EmbeddedOptions = EmbeddedOptions {
     segment_bytes: 1,
     snapshot_after_bytes: u64::MAX,
+    marks: MARKS,
 };
 
 /// Segments of a few records, and the keeper always at work.
 const SHORT: EmbeddedOptions = EmbeddedOptions {
     segment_bytes: 700,
     snapshot_after_bytes: 20_000,
+    marks: MARKS,
 };
 
 fn open(disk: &SimulatedDisk, shutdown: &Shutdown) -> Result<Embedded, OpenError> {
@@ -78,7 +86,10 @@ fn random_group(rng: &mut Rng, id: GroupId, marks: &[Mark]) -> Group {
         }
         let mark = match rng.u8(..4) {
             0 => Some(Mark {
-                key: rng.u128(..),
+                key: Key {
+                    hash: rng.u128(..),
+                    stamped_at: rng.bool().then(|| rng.u32(1..).into()),
+                },
                 fingerprint: rng.u64(..),
             }),
             1 => rng.choice(marks).copied(),
@@ -189,13 +200,14 @@ async fn lives(seed: u64, options: EmbeddedOptions) {
 
 /// The outcomes by the rule, given the marks that were counted.
 fn outcomes_of(group: &Group, marks: &[Mark]) -> Vec<Outcome> {
-    let stored = |key| {
+    let stored = |hash| {
         marks
             .iter()
-            .find(|mark| mark.key == key)
+            .find(|mark| mark.key.hash == hash)
             .map(|mark| mark.fingerprint)
     };
-    business::email_domains::model::resolve_marks(&group.members, stored).to_vec()
+    business::email_domains::model::resolve_marks(&group.members, UnixSeconds::ZERO, stored)
+        .to_vec()
 }
 
 #[tokio::test]

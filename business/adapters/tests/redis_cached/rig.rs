@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use adapters::email_domains::{Memory, MillisClock, RedisCached, RedisOptions};
+use adapters::email_domains::{MarkLimits, Memory, MillisClock, RedisCached, RedisOptions};
 use async_trait::async_trait;
 use business::{
     email_domains::{
@@ -18,13 +18,18 @@ use business::{
     },
     kernel::{ErrorKind, PortError},
 };
-use conformance::email_domains::POLICY;
+use conformance::email_domains::{POLICY, WINDOW_S};
 use deadpool_redis::redis::{self, Client, Cmd, FromRedisValue, aio::MultiplexedConnection};
 use foundation::{supervision::Shutdown, testing::Redis};
 use prometheus::{Registry, TextEncoder};
 
 /// How long a test waits for what must come. No test hopes to see it pass.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// As the suite expects it.
+pub(crate) const MARKS: MarkLimits = MarkLimits {
+    window_s: WINDOW_S,
+    max_count: NonZeroU32::MAX,
+};
 /// When the tests' time begins, in milliseconds.
 pub(crate) const START_MS: u64 = 1_800_000_000_000;
 
@@ -112,7 +117,7 @@ impl Rig {
     pub(crate) fn new(options: &RedisOptions, store: u128, is_away: bool) -> Self {
         let now_ms = Arc::new(AtomicU64::new(START_MS));
         let store = Arc::new(Store {
-            memory: Memory::new(POLICY, StoreId(store)),
+            memory: Memory::new(POLICY, MARKS, StoreId(store)),
             now_ms: Arc::clone(&now_ms),
             reads: 0.into(),
             read_takes_ms: 0.into(),

@@ -8,7 +8,7 @@ use std::sync::{
 use business::email_domains::{
     model::{
         Group, Member,
-        Outcome::{self, Counted, Duplicate, Mismatch},
+        Outcome::{self, Counted, Duplicate, Expired, Mismatch},
     },
     verdict::{
         Verdict::{CatchAll, Unknown},
@@ -78,6 +78,7 @@ pub async fn of_the_requests_under_one_key_one_counts(subject: Subject) {
             Counted => 1,
             Mismatch => 0,
             Duplicate => panic!("no two of the requests are the same"),
+            Expired => panic!("the keys do not say when they were made"),
         };
         assert_eq!(store.counts(&format!("d{task}.example")).await.0, expected);
     }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, num::NonZeroU16, sync::Arc};
 
 use business::{
     email_domains::{
-        model::{Changes, DomainName, Group, GroupId, Mark, Member, Tally, WriterId},
+        model::{Changes, DomainName, Group, GroupId, Key, Mark, Member, Tally, WriterId},
         ports::{Cursor, DomainTallies, Freshness, Page, PageRequest, Recorded, Totals},
         verdict::Verdict,
     },
@@ -177,7 +177,19 @@ pub(crate) fn member(changes: &[(&str, u32, u32)]) -> Arc<Member> {
 
 /// A member with a mark: key, fingerprint.
 pub(crate) fn marked(mark: (u128, u64), changes: &[(&str, u32, u32)]) -> Arc<Member> {
-    let (key, fingerprint) = mark;
+    stamped(None, mark, changes)
+}
+
+/// The same with a key that says when it was made.
+pub(crate) fn stamped(
+    stamped_at: Option<u32>,
+    (hash, fingerprint): (u128, u64),
+    changes: &[(&str, u32, u32)],
+) -> Arc<Member> {
+    let key = Key {
+        hash,
+        stamped_at: stamped_at.map(UnixSeconds::from),
+    };
     Arc::new(Member {
         mark: Some(Mark { key, fingerprint }),
         changes: changes_of(changes),

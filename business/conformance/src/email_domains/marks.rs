@@ -1,13 +1,13 @@
 //! A mark counts the first time it is met: the caller may send the same request again.
 
 use business::email_domains::model::{
-    Outcome::{Counted, Duplicate, Mismatch},
+    Outcome::{Counted, Duplicate, Expired, Mismatch},
     Tally,
 };
 
 use super::{
-    Subject,
-    driver::{NOW, Store, group, group_at, group_of, marked, member, names},
+    Subject, WINDOW_S,
+    driver::{NOW, Store, group, group_at, group_of, marked, member, names, stamped},
 };
 
 /// The second and third time it is a duplicate, whatever stands beside it.
@@ -120,6 +120,30 @@ pub async fn marks_are_kept_to_the_last_bit(subject: Subject) {
         }
     }
     assert_eq!(store.counts("a.example").await, (keys.len() as u64, 0));
+}
+
+/// A key that was made before the window may have counted and be forgotten, so it does not count.
+/// One made within the window does, once.
+pub async fn a_key_older_than_the_window_does_not_count(subject: Subject) {
+    let store = Store::of(&subject);
+    let oldest = NOW - WINDOW_S.get();
+    let request = |hash, stamp| stamped(stamp, (hash, 10), &[("a.example", 1, 0)]);
+    let members = || {
+        [
+            request(1, Some(oldest - 1)),
+            request(2, Some(oldest)),
+            request(3, Some(NOW + 200)),
+            request(4, None),
+        ]
+    };
+    let first = store.record(&group_at(NOW, members())).await;
+    assert_eq!(first.outcomes[..], [Expired, Counted, Counted, Counted]);
+    let again = store.record(&group_at(NOW, members())).await;
+    assert_eq!(
+        again.outcomes[..],
+        [Expired, Duplicate, Duplicate, Duplicate]
+    );
+    assert_eq!(store.counts("a.example").await, (3, 0));
 }
 
 /// A mark is the caller's: who forms the groups does not matter.

@@ -44,9 +44,9 @@ impl Model {
         for member in &group.members {
             let outcome = match member.mark {
                 None => Outcome::Counted,
-                Some(mark) => match self.marks.get(&mark.key) {
+                Some(mark) => match self.marks.get(&mark.key.hash) {
                     None => {
-                        self.marks.insert(mark.key, mark.fingerprint);
+                        self.marks.insert(mark.key.hash, mark.fingerprint);
                         Outcome::Counted
                     }
                     Some(first) if *first == mark.fingerprint => Outcome::Duplicate,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use business::{
     email_domains::{
-        model::{Changes, DomainName, Group, GroupId, Mark, Member, Tally, WriterId},
+        model::{Changes, DomainName, Group, GroupId, Key, Mark, Member, Tally, WriterId},
         verdict::VerdictPolicy,
     },
     kernel::UnixSeconds,
@@ -191,8 +191,12 @@ impl Run {
             changes: Changes::default(),
         };
         if self.rng.bool() {
+            let hash = self.steps_done / STEPS_A_KEY + self.rng.u32(0..KEYS);
             member.mark = Some(Mark {
-                key: (self.steps_done / STEPS_A_KEY + self.rng.u32(0..KEYS)).into(),
+                key: Key {
+                    hash: hash.into(),
+                    stamped_at: None,
+                },
                 fingerprint: u64::from(self.rng.u8(0..4) == 0),
             });
         }

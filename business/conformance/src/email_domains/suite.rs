@@ -87,7 +87,8 @@ macro_rules! domain_tallies_suite {
                 first_and_last_seen_come_from_the_group
                 the_ends_of_time_are_kept;
             marks:
-                marks_hold_over_all_writers;
+                marks_hold_over_all_writers
+                a_key_older_than_the_window_does_not_count;
             group_ids:
                 a_repeated_id_counts_once
                 a_repeat_is_answered_as_the_first_time

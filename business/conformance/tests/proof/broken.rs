@@ -23,7 +23,7 @@ use business::{
 };
 use conformance::email_domains::{POLICY, Subject};
 
-use super::plain::{Data, Plain};
+use super::plain::{Data, MEMORY, Plain};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
@@ -57,6 +57,7 @@ pub(crate) enum Fault {
     MismatchTakesOver,
     IgnoresMarksWithinAGroup,
     CutsKeys,
+    TakesOldKeys,
     MarksOfAWriter,
     DropsMarksWithoutChanges,
     AnswersDuplicatesTooEarly,
@@ -253,7 +254,10 @@ impl DomainTallies for Broken {
             IdIsNew => StoreId(self.counter.fetch_add(1, SeqCst).into()),
             _ => return self.inner.probe().await,
         };
-        Ok(Probe { store })
+        Ok(Probe {
+            store,
+            memory: MEMORY,
+        })
     }
 }
 

@@ -132,6 +132,7 @@ found! {
             model_check::a_random_run_agrees_with_the_model;
         IgnoresMarksWithinAGroup => marks::marks_hold_within_a_group;
         CutsKeys => marks::marks_are_kept_to_the_last_bit;
+        TakesOldKeys => marks::a_key_older_than_the_window_does_not_count;
         MarksOfAWriter => marks::marks_hold_over_all_writers,
             concurrency::of_the_same_requests_through_many_writers_one_counts;
         DropsMarksWithoutChanges => marks::a_mark_without_changes_is_used;

@@ -9,15 +9,24 @@ use std::{
 use async_trait::async_trait;
 use business::{
     email_domains::{
-        model::{DomainName, DomainRef, Group, Outcomes, Tally, WriterId, fold, resolve_marks},
+        model::{
+            DomainName, DomainRef, Group, MarkMemory, Outcome, Outcomes, Tally, WriterId, fold,
+            resolve_marks,
+        },
         ports::{
             Cursor, DomainTallies, Freshness, Page, PageRequest, Probe, Recorded, StoreId, Totals,
         },
         verdict::{Verdict, VerdictChange},
     },
-    kernel::{ErrorKind, PortError},
+    kernel::{ErrorKind, PortError, UnixSeconds},
 };
-use conformance::email_domains::{POLICY, Reopenable, Subject};
+use conformance::email_domains::{POLICY, Reopenable, Subject, WINDOW_S};
+
+/// It never forgets, but says so.
+pub(crate) const MEMORY: MarkMemory = MarkMemory {
+    window_s: WINDOW_S.get(),
+    forgotten_through: UnixSeconds::ZERO,
+};
 
 /// The data, which stays when a store is closed.
 #[derive(Clone, Default)]
@@ -39,9 +48,14 @@ impl Data {
                 verdict_changes: vec![],
             };
         }
-        let outcomes = resolve_marks(&group.members, |key| self.marks.get(&key).copied());
-        for mark in group.members.iter().filter_map(|member| member.mark) {
-            self.marks.entry(mark.key).or_insert(mark.fingerprint);
+        let horizon = MEMORY.horizon(group.formed_at);
+        let outcomes = resolve_marks(&group.members, horizon, |hash| {
+            self.marks.get(&hash).copied()
+        });
+        for (member, outcome) in group.members.iter().zip(&outcomes) {
+            if let (Some(mark), Outcome::Counted) = (member.mark, outcome) {
+                self.marks.insert(mark.key.hash, mark.fingerprint);
+            }
         }
         let mut verdict_changes = Vec::new();
         for change in fold(&group.members, &outcomes) {
@@ -138,7 +152,10 @@ impl DomainTallies for Plain {
 
     async fn probe(&self) -> Result<Probe, PortError> {
         let store = StoreId(self.data().id);
-        Ok(Probe { store })
+        Ok(Probe {
+            store,
+            memory: MEMORY,
+        })
     }
 }
 

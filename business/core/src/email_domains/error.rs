@@ -8,6 +8,13 @@ pub enum RecordError {
     /// The caller used a mark again for another payload. Nothing was counted.
     #[error("the idempotency key was used before, with another payload")]
     MarkMismatch,
+    /// The key was made before the moment from which on the store remembers keys. Nothing was
+    /// counted: it may have been before.
+    #[error("the idempotency key is older than what is remembered")]
+    KeyExpired,
+    /// The key was made too far in the future. Nothing was counted.
+    #[error("the idempotency key was made in the future")]
+    KeyAhead,
     /// The store failed; its error says whether the events may have been counted.
     #[error(transparent)]
     Store(#[from] PortError),

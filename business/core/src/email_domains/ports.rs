@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use async_trait::async_trait;
 
 use super::{
-    model::{DomainName, Group, Outcomes, Tally},
+    model::{DomainName, Group, MarkMemory, Outcomes, Tally},
     verdict::{Verdict, VerdictChange},
 };
 use crate::kernel::PortError;
@@ -23,9 +23,10 @@ pub trait DomainTallies: Send + Sync + 'static {
     ///   the store ever makes it;
     /// - MUST apply a group id once. A group with the id of the writer's last one is answered as
     ///   the first time, except that it causes no verdict changes; an older one is `Invalid`;
-    /// - MUST skip a member whose mark is stored already or stands earlier in the group
+    /// - MUST skip a member whose mark is stored already or stands earlier in the group, or whose
+    ///   key was made before the store's horizon
     ///   ([`resolve_marks`](super::model::resolve_marks)), and MUST commit marks and counts
-    ///   together;
+    ///   together. It forgets a mark only to move its horizon behind the key's stamp;
     /// - MUST fold what is left to one change a domain ([`fold`](super::model::fold));
     /// - MUST take the time from the group, never from a clock of its own;
     /// - MUST answer with one outcome a member, and with the verdict changes the group caused.
@@ -146,6 +147,8 @@ impl Totals {
 pub struct Probe {
     /// Which store it is: made with it, kept as long as its data.
     pub store: StoreId,
+    /// What it remembers of marks.
+    pub memory: MarkMemory,
 }
 
 /// Tells one store's data from another's, over restarts.

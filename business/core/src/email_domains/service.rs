@@ -6,7 +6,9 @@ use smallvec::smallvec;
 
 use super::{
     error::{ReadError, RecordError},
-    model::{Changes, DomainName, EventKind, Group, Member, Outcome, Tally},
+    model::{
+        Changes, DomainName, EventKind, Group, Key, MAX_AHEAD_S, Mark, Member, Outcome, Tally,
+    },
     ports::{DomainTallies, Freshness, Page, PageRequest, Probe, Totals},
     verdict::{Verdict, VerdictPolicy},
 };
@@ -32,12 +34,40 @@ pub struct Standing {
 /// What became of the events of one request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Receipt {
-    /// Deliveries that count.
+    /// Those that count now.
+    pub counted: Events,
+    /// Those that had been counted before, under the same mark.
+    pub duplicates: Events,
+}
+
+/// So many events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Events {
+    /// Deliveries.
     pub delivered: u64,
-    /// Bounces that count.
+    /// Bounces.
     pub bounced: u64,
-    /// Events that had been counted before, under the same mark.
-    pub duplicates: u64,
+}
+
+impl Events {
+    /// How many there are.
+    pub fn sum(&self) -> u64 {
+        self.delivered + self.bounced
+    }
+
+    fn add(&mut self, (delivered, bounced): (u64, u64)) {
+        self.delivered += delivered;
+        self.bounced += bounced;
+    }
+}
+
+/// What became of one event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counted {
+    /// It counts now.
+    Now,
+    /// It had been counted, under the same key.
+    Before,
 }
 
 /// A page of domains with their verdicts.
@@ -54,6 +84,8 @@ pub struct StandingsPage {
 pub struct Summary {
     /// The sums.
     pub totals: Totals,
+    /// A key made from this moment on is remembered if it ever counted.
+    pub keys_from: UnixSeconds,
     /// When.
     pub as_of: UnixSeconds,
 }
@@ -72,33 +104,57 @@ impl EmailDomains {
         }
     }
 
-    /// Counts one event. It is durable when this returns.
+    /// Counts one event, under its key only once. It is durable when this returns.
     ///
     /// # Errors
-    /// The store's own; it says whether the event may have been counted.
-    pub async fn record(&self, domain: DomainName, kind: EventKind) -> Result<(), RecordError> {
-        let member = Member {
-            mark: None,
-            changes: Changes::event(domain, kind),
-        };
+    /// What is wrong with the key, or the store's own, which says whether the event may have been
+    /// counted.
+    pub async fn record(
+        &self,
+        domain: DomainName,
+        kind: EventKind,
+        key: Option<Key>,
+    ) -> Result<Counted, RecordError> {
+        let formed_at = self.clock.now();
+        let changes = Changes::event(domain, kind);
+        let mark = key.map(|key| mark(key, &changes, formed_at)).transpose()?;
         let group = Group {
             id: None,
-            formed_at: self.clock.now(),
-            members: smallvec![Arc::new(member)],
+            formed_at,
+            members: smallvec![Arc::new(Member { mark, changes })],
         };
         let recorded = self.tallies.record(&group).await?;
         match recorded.outcomes.first() {
-            Some(Outcome::Counted | Outcome::Duplicate) => Ok(()),
+            Some(Outcome::Counted) => Ok(Counted::Now),
+            Some(Outcome::Duplicate) => Ok(Counted::Before),
             Some(Outcome::Mismatch) => Err(RecordError::MarkMismatch),
+            Some(Outcome::Expired) => Err(RecordError::KeyExpired),
             None => Err(PortError::new(ErrorKind::Unexpected, "record").into()),
         }
     }
 
-    /// Counts what one caller sent together: whole or not at all. It is durable when this returns.
+    /// Counts what one caller sent together under one key, if it has any: whole or not at all, and
+    /// under that key only once. It is durable when this returns.
     ///
     /// # Errors
-    /// [`RecordError::MarkMismatch`] when a mark was used before for something else; the store's
-    /// own, which says whether the events may have been counted.
+    /// As [`Self::record`].
+    pub async fn record_together(
+        &self,
+        changes: Changes,
+        key: Option<Key>,
+    ) -> Result<Receipt, RecordError> {
+        let mark = key
+            .map(|key| mark(key, &changes, self.clock.now()))
+            .transpose()?;
+        self.record_all(vec![Member { mark, changes }]).await
+    }
+
+    /// Counts members of one caller, each under its own mark only once, if it has one. All are
+    /// durable when this returns.
+    ///
+    /// # Errors
+    /// [`RecordError::MarkMismatch`] or [`RecordError::KeyExpired`] when that is so of any mark, the
+    /// others being counted; the store's own, which says whether the events may have been counted.
     pub async fn record_all(&self, members: Vec<Member>) -> Result<Receipt, RecordError> {
         let group = Group {
             id: None,
@@ -111,14 +167,12 @@ impl EmailDomains {
         }
         let mut receipt = Receipt::default();
         for (member, outcome) in group.members.iter().zip(outcomes) {
-            let (delivered, bounced) = member.changes.sums();
+            let sums = member.changes.sums();
             match outcome {
-                Outcome::Counted => {
-                    receipt.delivered += delivered;
-                    receipt.bounced += bounced;
-                }
-                Outcome::Duplicate => receipt.duplicates += delivered + bounced,
+                Outcome::Counted => receipt.counted.add(sums),
+                Outcome::Duplicate => receipt.duplicates.add(sums),
                 Outcome::Mismatch => return Err(RecordError::MarkMismatch),
+                Outcome::Expired => return Err(RecordError::KeyExpired),
             }
         }
         Ok(receipt)
@@ -180,11 +234,20 @@ impl EmailDomains {
     /// # Errors
     /// The store's own.
     pub async fn summary(&self) -> Result<Summary, ReadError> {
-        let totals = self.tallies.totals().await?;
         Ok(Summary {
-            totals,
+            totals: self.tallies.totals().await?,
+            keys_from: self.keys_from().await?,
             as_of: self.clock.now(),
         })
+    }
+
+    /// A key made from this moment on is remembered if it ever counted.
+    ///
+    /// # Errors
+    /// As [`Self::probe`].
+    pub async fn keys_from(&self) -> Result<UnixSeconds, PortError> {
+        let memory = self.probe().await?.memory;
+        Ok(memory.horizon(self.clock.now()))
     }
 
     /// Whether the store can serve.
@@ -205,5 +268,17 @@ impl EmailDomains {
             tally,
             verdict: self.policy.verdict(&tally),
         }
+    }
+}
+
+/// The mark of what is sent under a key.
+fn mark(key: Key, changes: &Changes, now: UnixSeconds) -> Result<Mark, RecordError> {
+    let latest = now.get().saturating_add(MAX_AHEAD_S);
+    match key.stamped_at {
+        Some(stamp) if stamp.get() > latest => Err(RecordError::KeyAhead),
+        _ => Ok(Mark {
+            key,
+            fingerprint: changes.fingerprint(),
+        }),
     }
 }

@@ -7,6 +7,9 @@ use std::fmt;
 pub struct UnixSeconds(u32);
 
 impl UnixSeconds {
+    /// The epoch.
+    pub const ZERO: Self = Self(0);
+
     /// The moment that is `seconds` after the epoch, or the last one that can be told.
     pub fn saturating_from(seconds: u64) -> Self {
         Self(u32::try_from(seconds).unwrap_or(u32::MAX))

@@ -12,7 +12,7 @@ use actix_web::{
     http::header::{CONTENT_TYPE, HeaderMap},
     web::Query,
 };
-use business::email_domains::model::{Changes, EventKind, Member};
+use business::email_domains::model::{Changes, EventKind, Key, Mark, Member};
 use serde::{
     Deserializer as _,
     de::{SeqAccess, Visitor},
@@ -23,6 +23,7 @@ use super::{
     cloud_event::{self, CloudEvent},
     event::{self, is_blank},
     faults::{Fault, Faults, Place},
+    key,
 };
 use crate::{
     middleware::{Body, Held},
@@ -35,12 +36,33 @@ const MEDIA_TYPES: &str = "application/x-ndjson, application/json, application/c
 
 /// The events of one request: all of them are sound, or those that are not may be skipped.
 pub(crate) struct EventsBody {
-    /// What each counts once as a whole.
-    pub(crate) members: Vec<Member>,
+    /// Those that are sound.
+    pub(crate) sent: Sent,
     /// What is left out.
     pub(crate) skipped: Faults,
     /// The memory they take is the body's.
     pub(crate) held: Held,
+}
+
+/// Events, and what is counted once.
+pub(crate) enum Sent {
+    /// All of them as a whole.
+    Together(Changes, Option<Key>),
+    /// Each member by itself.
+    Each(Vec<Member>),
+}
+
+impl Sent {
+    /// How many there are: delivered, bounced.
+    pub(crate) fn sums(&self) -> (u64, u64) {
+        match self {
+            Self::Together(changes, _) => changes.sums(),
+            Self::Each(members) => {
+                let sums = members.iter().map(|member| member.changes.sums());
+                sums.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
+            }
+        }
+    }
 }
 
 impl FromRequest for EventsBody {
@@ -59,6 +81,12 @@ fn read(request: &HttpRequest) -> Result<EventsBody, Problem> {
         .remove::<Body>()
         .unwrap_or_default();
     let format = Format::of(request.headers())?;
+    let key = key::read(request.headers())?;
+    if key.is_some() && format.is_cloud_events() {
+        return Err(Problem::invalid_key(
+            "is not taken with CloudEvents: each has a source and an id",
+        ));
+    }
     let refuse = |faults: Faults| {
         Problem::with_some_errors(Kind::InvalidEvents, faults.errors, faults.count)
     };
@@ -67,8 +95,13 @@ fn read(request: &HttpRequest) -> Result<EventsBody, Problem> {
     if events.faults.count > 0 && !skips {
         return Err(refuse(events.faults));
     }
+    let sent = if format.is_cloud_events() {
+        Sent::Each(events.members)
+    } else {
+        Sent::Together(events.together, key)
+    };
     Ok(EventsBody {
-        members: events.members,
+        sent,
         skipped: events.faults,
         held,
     })
@@ -107,6 +140,10 @@ enum Format {
 }
 
 impl Format {
+    fn is_cloud_events(self) -> bool {
+        matches!(self, Self::CloudEvent | Self::CloudEvents | Self::Binary)
+    }
+
     fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let media_type = media_type(headers);
         match media_type.as_str() {
@@ -136,6 +173,7 @@ pub(super) fn media_type(headers: &HeaderMap) -> String {
 
 #[derive(Default)]
 struct Events {
+    together: Changes,
     members: Vec<Member>,
     faults: Faults,
 }
@@ -165,7 +203,8 @@ impl Events {
             }
         }
         // A batch of CloudEvents may be empty (JSON format 1.0, section 4).
-        if events.members.is_empty() && events.faults.count == 0 && format != Format::CloudEvents {
+        let none = events.together.is_empty() && events.members.is_empty();
+        if none && events.faults.count == 0 && format != Format::CloudEvents {
             return Err(Fault::new("content", "there is no event"));
         }
         Ok(events)
@@ -196,7 +235,7 @@ impl Events {
                 }
             }
         }
-        self.push(changes);
+        self.together = changes;
     }
 
     fn read_json(&mut self, text: &str) -> Result<(), Fault> {
@@ -210,7 +249,7 @@ impl Events {
         } else if !is_empty(text) {
             self.take(&mut changes, Place::Whole, event::parse(text));
         }
-        self.push(changes);
+        self.together = changes;
         Ok(())
     }
 
@@ -225,10 +264,18 @@ impl Events {
         let mut changes = Changes::default();
         let pushed = event.and_then(|event| {
             let (domain, kind) = event.event()?;
-            push_event(&mut changes, "subject", domain, kind)
+            push_event(&mut changes, "subject", domain, kind)?;
+            Ok(event.key())
         });
         match pushed {
-            Ok(()) => self.push(changes),
+            // One source and id is one event, whatever else is said (CloudEvents 1.0.2, `id`).
+            Ok(key) => self.members.push(Member {
+                mark: Some(Mark {
+                    key,
+                    fingerprint: 0,
+                }),
+                changes,
+            }),
             Err(fault) => self.faults.add(place, fault),
         }
     }
@@ -244,26 +291,13 @@ impl Events {
             self.faults.add(place, fault);
         }
     }
-
-    fn push(&mut self, changes: Changes) {
-        if !changes.is_empty() {
-            self.members.push(Member {
-                mark: None,
-                changes,
-            });
-        }
-    }
 }
 
 /// Parses a body of lines, and says how many events it has. For benchmarks.
 #[cfg(feature = "bench")]
 pub fn count_lines(body: &[u8]) -> usize {
     let events = Events::read(Format::Lines, &HeaderMap::new(), body).unwrap_or_default();
-    events
-        .members
-        .iter()
-        .map(|member| member.changes.len())
-        .sum()
+    events.together.len()
 }
 
 fn push_event(

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use actix_web::http::header::HeaderMap;
-use business::email_domains::model::EventKind;
+use business::email_domains::model::{EventKind, Key};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::faults::Fault;
+use super::{faults::Fault, key};
 
 /// An event as a CloudEvent. Other attributes, and its data, are ignored.
 #[derive(Deserialize, ToSchema)]
@@ -38,6 +38,11 @@ pub(crate) struct CloudEvent<'a> {
 }
 
 impl CloudEvent<'_> {
+    /// What makes it one event, however often it is sent.
+    pub(super) fn key(&self) -> Key {
+        key::of_cloud_event(&self.source, &self.id)
+    }
+
     /// The text of its domain, not looked at yet, and its kind.
     pub(super) fn event(&self) -> Result<(&str, EventKind), Fault> {
         if self.specversion != "1.0" {

@@ -135,11 +135,14 @@ impl Shared {
                 self.prepare(keeper)?;
             }
         }
-        let (sequence, ledger) = {
+        let (sequence, writers, marks) = {
             let applied = self.applied.lock();
-            (applied.sequence, applied.ledger.clone())
+            let ledger = &applied.ledger;
+            (applied.sequence, ledger.writers(), ledger.marks.copy())
         };
-        snapshot.ledger(sequence, &ledger)?;
+        snapshot
+            .ledger(sequence, &writers, &marks)
+            .map_err(|error| self.stop_if_unknown(error))?;
         let length = snapshot
             .finish(&*self.disk)
             .map_err(|error| self.stop_if_unknown(error))?;

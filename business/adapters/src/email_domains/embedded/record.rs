@@ -5,7 +5,9 @@
 //! and the payload, so that no record is taken for one of another place.
 
 use business::{
-    email_domains::model::{DomainRef, FoldedChange, GroupId, Mark, Outcome, Outcomes, WriterId},
+    email_domains::model::{
+        DomainRef, FoldedChange, GroupId, Key, Mark, Outcome, Outcomes, WriterId,
+    },
     kernel::UnixSeconds,
 };
 
@@ -113,14 +115,21 @@ pub(super) fn group_id(fields: &mut Reader<'_>) -> Option<GroupId> {
     })
 }
 
-pub(super) fn put_mark(bytes: &mut Vec<u8>, mark: Mark) {
-    bytes.extend(mark.key.to_le_bytes());
+fn put_mark(bytes: &mut Vec<u8>, mark: Mark) {
+    bytes.extend(mark.key.hash.to_le_bytes());
+    let stamped_at = mark.key.stamped_at.unwrap_or_default();
+    bytes.extend(stamped_at.get().to_le_bytes());
     bytes.extend(mark.fingerprint.to_le_bytes());
 }
 
-pub(super) fn mark(fields: &mut Reader<'_>) -> Option<Mark> {
+fn mark(fields: &mut Reader<'_>) -> Option<Mark> {
+    let (hash, stamped_at) = (fields.u128()?, fields.u32()?);
     Some(Mark {
-        key: fields.u128()?,
+        key: Key {
+            hash,
+            // None is as good as one made in 1970: what was counted is looked up by its hash.
+            stamped_at: (stamped_at > 0).then(|| stamped_at.into()),
+        },
         fingerprint: fields.u64()?,
     })
 }
@@ -137,7 +146,11 @@ pub(super) fn put_outcomes(bytes: &mut Vec<u8>, outcomes: &Outcomes) {
     put_varint(bytes, others().count() as u64);
     for (position, outcome) in others() {
         put_varint(bytes, position as u64);
-        bytes.push((*outcome == Outcome::Mismatch).into());
+        bytes.push(match outcome {
+            Outcome::Counted | Outcome::Duplicate => 0,
+            Outcome::Mismatch => 1,
+            Outcome::Expired => 2,
+        });
     }
 }
 
@@ -151,6 +164,7 @@ pub(super) fn outcomes(fields: &mut Reader<'_>) -> Option<Outcomes> {
         *outcomes.get_mut(position)? = match fields.u8()? {
             0 => Outcome::Duplicate,
             1 => Outcome::Mismatch,
+            2 => Outcome::Expired,
             _ => return None,
         };
     }
@@ -239,16 +253,19 @@ mod tests {
         fn a_record_is_read_back(
             id in prop::option::of((any::<u128>(), any::<u64>())),
             formed_at: u32,
-            outcomes in prop::collection::vec(0..3usize, 0..5),
-            marks in prop::collection::vec((any::<u128>(), any::<u64>()), 0..4),
+            outcomes in prop::collection::vec(0..4usize, 0..5),
+            marks in prop::collection::vec((any::<u128>(), 0..3u32, any::<u64>()), 0..4),
             changes in prop::collection::vec(("[a-z]{1,9}", any::<u64>(), any::<u64>()), 0..5),
         ) {
             let names: Vec<_> = changes.iter().map(|c| DomainName::parse(&c.0).unwrap()).collect();
             round_trip(&Record {
                 id: id.map(|(writer, sequence)| GroupId { writer: WriterId(writer), sequence }),
                 formed_at: formed_at.into(),
-                outcomes: outcomes.iter().map(|o| [Outcome::Counted, Outcome::Duplicate, Outcome::Mismatch][*o]).collect(),
-                marks: marks.iter().map(|&(key, fingerprint)| Mark { key, fingerprint }).collect(),
+                outcomes: outcomes.iter().map(|o| [Outcome::Counted, Outcome::Duplicate, Outcome::Mismatch, Outcome::Expired][*o]).collect(),
+                marks: marks.iter().map(|&(hash, stamp, fingerprint)| {
+                    let stamped_at = (stamp > 0).then(|| stamp.into());
+                    Mark { key: Key { hash, stamped_at }, fingerprint }
+                }).collect(),
                 changes: names.iter().zip(&changes).map(|(name, c)| FoldedChange {
                     domain: name.borrowed(), delivered: c.1, bounced: c.2,
                 }).collect(),

@@ -12,7 +12,13 @@ use std::{
     thread,
 };
 
-use business::email_domains::ports::StoreId;
+use business::{
+    email_domains::{
+        model::{GroupId, Outcomes},
+        ports::StoreId,
+    },
+    kernel::UnixSeconds,
+};
 use parking_lot::Mutex;
 
 use super::{
@@ -23,7 +29,7 @@ use super::{
     record,
 };
 use crate::email_domains::{
-    ledger::Ledger,
+    ledger::{Ledger, MarkLimits, MarksCopy, StoredMark},
     tally_map::{SHARDS, TallyMap},
 };
 
@@ -46,10 +52,13 @@ enum Block {
     Start = 1,
     /// A shard's number (2 bytes), the number of the last record in it (8), and its arena.
     Shard = 2,
-    /// The number of the last record in it (8), and the ledger.
+    /// The number of the last record in it (8), the writers, the moment through which marks are
+    /// forgotten (4), and how many blocks of marks follow (4).
     Ledger = 3,
     /// Nothing; there is nothing behind it.
     End = 4,
+    /// The latest moment of any of these marks (4), and the marks.
+    Marks = 5,
 }
 
 /// Writes a snapshot under a temporary name. Call `start`, every shard, `ledger`, `finish`.
@@ -99,27 +108,36 @@ impl Writer {
         let number = &(number as u64).to_le_bytes()[..2];
         self.block(Block::Shard, &[number, &sequence.to_le_bytes(), arena])
             .map_err(AppendError::NotWritten)?;
-        if self.length - self.synced >= SYNCED_AT_ONCE {
-            self.file.sync().map_err(AppendError::Unknown)?;
-            self.synced = self.length;
-        }
-        Ok(())
+        self.sync_if_due()
     }
 
-    pub(super) fn ledger(&mut self, sequence: u64, ledger: &Ledger) -> io::Result<()> {
+    pub(super) fn ledger(
+        &mut self,
+        sequence: u64,
+        writers: &[(GroupId, Outcomes)],
+        marks: &MarksCopy,
+    ) -> Result<(), AppendError> {
         let mut content = sequence.to_le_bytes().to_vec();
-        let writers = ledger.writers();
         put_varint(&mut content, writers.len() as u64);
         for (id, outcomes) in writers {
-            record::put_group_id(&mut content, id);
+            record::put_group_id(&mut content, *id);
             record::put_outcomes(&mut content, outcomes);
         }
-        let marks = ledger.marks();
-        put_varint(&mut content, marks.len() as u64);
-        for mark in marks {
-            record::put_mark(&mut content, mark);
-        }
+        content.extend(marks.forgotten_through.get().to_le_bytes());
+        content.extend(&(marks.chunks.len() as u64).to_le_bytes()[..4]);
         self.block(Block::Ledger, &[&content])
+            .map_err(AppendError::NotWritten)?;
+        for chunk in &marks.chunks {
+            let newest = chunk.newest.get().to_le_bytes();
+            content.clear();
+            for mark in &chunk.marks {
+                content.extend(mark.to_bytes());
+            }
+            self.block(Block::Marks, &[&newest, &content])
+                .map_err(AppendError::NotWritten)?;
+            self.sync_if_due()?;
+        }
+        Ok(())
     }
 
     /// Makes the snapshot durable and gives it its name; says how long it is.
@@ -131,6 +149,14 @@ impl Writer {
             .map_err(AppendError::NotWritten)?;
         disk.sync_directory().map_err(AppendError::Unknown)?;
         Ok(self.length)
+    }
+
+    fn sync_if_due(&mut self) -> Result<(), AppendError> {
+        if self.length - self.synced >= SYNCED_AT_ONCE {
+            self.file.sync().map_err(AppendError::Unknown)?;
+            self.synced = self.length;
+        }
+        Ok(())
     }
 
     fn block(&mut self, kind: Block, parts: &[&[u8]]) -> io::Result<()> {
@@ -180,12 +206,12 @@ impl Loaded {
     }
 
     /// Where there is no snapshot.
-    pub(super) fn nothing(store: StoreId) -> Self {
+    pub(super) fn nothing(store: StoreId, marks: MarkLimits) -> Self {
         Self {
             store,
             sequence: 0,
             shards: vec![0; SHARDS],
-            ledger: Ledger::default(),
+            ledger: Ledger::new(marks),
             ledger_sequence: 0,
             length: 0,
         }
@@ -198,6 +224,7 @@ pub(super) fn load(
     disk: &Arc<dyn Disk>,
     number: u64,
     threads: usize,
+    marks: MarkLimits,
     map: impl FnOnce(StoreId) -> TallyMap,
 ) -> Result<(Loaded, TallyMap), OpenError> {
     let name = FileKind::Snapshot.file_name(number);
@@ -222,9 +249,26 @@ pub(super) fn load(
         fields.array().map(u64::from_le_bytes)
     })?;
     let shards = load_shards(&mut blocks, &map, threads)?;
-    let (ledger_sequence, ledger) = blocks.next(Block::Ledger, |fields| {
-        Some((fields.u64()?, ledger(fields)?))
+    let mut ledger = Ledger::new(marks);
+    let (ledger_sequence, chunks) = blocks.next(Block::Ledger, |fields| {
+        let sequence = fields.u64()?;
+        for _ in 0..fields.varint()? {
+            let (id, outcomes) = (record::group_id(fields)?, record::outcomes(fields)?);
+            ledger.settle(Some(id), &outcomes, [], UnixSeconds::default());
+        }
+        ledger.marks.forgot_through(fields.u32()?.into());
+        Some((sequence, fields.u32()?))
     })?;
+    for _ in 0..chunks {
+        blocks.next(Block::Marks, |fields| {
+            let newest = fields.u32()?.into();
+            while !fields.is_empty() {
+                let mark = StoredMark::from_bytes(&fields.array()?);
+                ledger.marks.push(mark, newest);
+            }
+            Some(())
+        })?;
+    }
     blocks.next(Block::End, |_| Some(()))?;
     let length = blocks.offset as u64;
     let store = header.store;
@@ -292,20 +336,6 @@ fn load_shards(
         .into_values()
         .collect::<Result<_, _>>()?;
     read.map(|()| shards)
-}
-
-fn ledger(fields: &mut Reader<'_>) -> Option<Ledger> {
-    let mut ledger = Ledger::default();
-    for _ in 0..fields.varint()? {
-        let id = record::group_id(fields)?;
-        let outcomes = record::outcomes(fields)?;
-        ledger.settle(Some(id), &outcomes, []);
-    }
-    let marks: Vec<_> = (0..fields.varint()?)
-        .map(|_| record::mark(fields))
-        .collect::<Option<_>>()?;
-    ledger.settle(None, &Default::default(), marks);
-    Some(ledger)
 }
 
 struct Blocks<'a, R> {

@@ -92,6 +92,7 @@ pub(super) fn encode(outcomes: &[Outcome]) -> Vec<u8> {
         Outcome::Counted => 0,
         Outcome::Duplicate => 1,
         Outcome::Mismatch => 2,
+        Outcome::Expired => 3,
     };
     outcomes.iter().map(byte).collect()
 }
@@ -108,6 +109,7 @@ fn decode(stored: &[u8], members: usize) -> Result<Outcomes, PortError> {
         0 => Ok(Outcome::Counted),
         1 => Ok(Outcome::Duplicate),
         2 => Ok(Outcome::Mismatch),
+        3 => Ok(Outcome::Expired),
         _ => Err(PortError::new(ErrorKind::Corrupt, OPERATION)),
     };
     stored.iter().map(outcome).collect()
@@ -129,7 +131,7 @@ mod tests {
             &[][..],
             &[Counted],
             &[Counted, Counted],
-            &[Duplicate, Counted, Mismatch],
+            &[Duplicate, Counted, Mismatch, Expired],
         ] {
             assert_eq!(
                 decode(&encode(outcomes), outcomes.len()).unwrap()[..],

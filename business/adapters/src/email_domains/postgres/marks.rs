@@ -1,70 +1,218 @@
-//! Callers' idempotency keys, kept in the table `marks`.
+//! Callers' idempotency keys, kept in the tables `marks`, one a generation.
+//!
+//! A generation ends when half of the window is over, or a third of the marks that may be kept are
+//! in it. Three are kept: so every mark is, for the window or until there are too many.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use business::{
-    email_domains::model::Group,
-    kernel::{ErrorKind, PortError},
+    email_domains::model::{Group, Mark, MarkMemory},
+    kernel::{ErrorKind, PortError, UnixSeconds},
 };
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
     error::{Phase, port_error},
     record::OPERATION,
 };
+use crate::email_domains::ledger::MarkLimits;
 
-/// Adds the group's marks, and gives the fingerprints of those that were there already. Waits for
-/// other transactions that add the same ones, so what it gives is committed.
-pub(super) async fn add(
-    connection: &mut PgConnection,
-    group: &Group,
-) -> Result<HashMap<u128, u64>, PortError> {
-    // Sorted by key: one order for all, so that none waits for another in a circle.
-    let mut marks = BTreeMap::new();
-    for mark in group.members.iter().filter_map(|member| member.mark) {
-        // Of several under one key the first counts.
-        marks
-            .entry(Uuid::from_u128(mark.key))
-            .or_insert(mark.fingerprint.cast_signed());
+/// Begins a transaction that may count marks. The number is "catchall", as bytes.
+pub(super) const BEGIN: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7161132852797598828)";
+const LOCK_GENERATIONS: &str = "SELECT pg_advisory_xact_lock(7161132852797598828)";
+
+/// How many generations there are.
+const KEPT: i64 = 3;
+/// What a mark takes in its table, in bytes.
+const MARK_BYTES: i64 = 72;
+
+/// When a generation ends.
+pub(super) struct Generations {
+    limits: MarkLimits,
+    /// When it was looked last whether one has to.
+    looked_at: AtomicU32,
+}
+
+/// What the database knew of a group's marks.
+pub(super) struct Stored {
+    /// From which moment on it knows them all.
+    pub(super) horizon: UnixSeconds,
+    /// The fingerprints of those that were there already.
+    pub(super) fingerprints: HashMap<u128, u64>,
+}
+
+impl Generations {
+    pub(super) fn new(limits: MarkLimits) -> Self {
+        Self {
+            limits,
+            looked_at: AtomicU32::new(0),
+        }
     }
-    let (keys, fingerprints): (Vec<Uuid>, Vec<i64>) = marks.into_iter().unzip();
 
-    let failed = |error| port_error(OPERATION, Phase::Before, error);
-    let added: Vec<(Uuid,)> = sqlx::query_as(
-        "INSERT INTO marks (key, fingerprint, counted_at)
-         SELECT key, fingerprint, $3
-         FROM unnest($1::uuid[], $2::bigint[]) AS mark (key, fingerprint)
-         ON CONFLICT (key) DO NOTHING
-         RETURNING key",
-    )
-    .bind(&keys)
-    .bind(fingerprints)
-    .bind(i64::from(group.formed_at.get()))
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failed)?;
-    if added.len() == keys.len() {
-        return Ok(HashMap::new());
+    pub(super) fn memory(&self, forgotten_through: i64) -> MarkMemory {
+        let forgotten_through = forgotten_through.clamp(0, u32::MAX.into()).unsigned_abs();
+        MarkMemory {
+            window_s: self.limits.window_s.get(),
+            forgotten_through: UnixSeconds::saturating_from(forgotten_through),
+        }
     }
 
-    let added: HashSet<Uuid> = added.into_iter().map(|(key,)| key).collect();
-    let known: Vec<Uuid> = keys
-        .into_iter()
-        .filter(|key| !added.contains(key))
-        .collect();
-    let stored: Vec<(Uuid, i64)> =
-        sqlx::query_as("SELECT key, fingerprint FROM marks WHERE key = ANY($1)")
-            .bind(&known)
-            .fetch_all(connection)
+    /// Begins a new generation, and drops what is too old or too much, if it is time. Looks once a
+    /// second at most, by the time of groups.
+    pub(super) async fn turn_if_due(
+        &self,
+        connection: &mut PgConnection,
+        now: UnixSeconds,
+    ) -> Result<(), PortError> {
+        if self.looked_at.swap(now.get(), Ordering::Relaxed) == now.get() {
+            return Ok(());
+        }
+        self.turn(connection, now)
+            .await
+            .map_err(|error| port_error(OPERATION, Phase::Before, error))
+    }
+
+    async fn turn(&self, connection: &mut PgConnection, now: UnixSeconds) -> sqlx::Result<()> {
+        let now = i64::from(now.get());
+        if self.ending(connection, now).await?.is_none() {
+            return Ok(());
+        }
+        let mut transaction = connection.begin().await?;
+        // Waits until nobody counts marks; from then on others wait for this.
+        sqlx::query(LOCK_GENERATIONS)
+            .execute(&mut *transaction)
+            .await?;
+        // Another may have been quicker.
+        let Some(ending) = self.ending(&mut transaction, now).await? else {
+            return transaction.rollback().await;
+        };
+        let next = ending + 1;
+        sqlx::query(sqlx::AssertSqlSafe(format!(
+            "CREATE TABLE marks_{next} PARTITION OF marks FOR VALUES IN ({next})"
+        )))
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query("INSERT INTO mark_generations VALUES ($1, $2, 0)")
+            .bind(next)
+            .bind(now)
+            .execute(&mut *transaction)
+            .await?;
+        let dropped: Vec<(i64, i64)> = sqlx::query_as(
+            "DELETE FROM mark_generations WHERE generation <= $1 RETURNING generation, newest",
+        )
+        .bind(next - KEPT)
+        .fetch_all(&mut *transaction)
+        .await?;
+        for (generation, newest) in dropped {
+            sqlx::query(sqlx::AssertSqlSafe(format!(
+                "DROP TABLE marks_{generation}"
+            )))
+            .execute(&mut *transaction)
+            .await?;
+            sqlx::query(
+                "UPDATE store
+                 SET marks_forgotten_through = GREATEST(marks_forgotten_through, $1)",
+            )
+            .bind(newest)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await
+    }
+
+    /// The newest generation, if it has to end.
+    async fn ending(&self, connection: &mut PgConnection, now: i64) -> sqlx::Result<Option<i64>> {
+        let (generation, began_at, bytes): (i64, i64, i64) = sqlx::query_as(
+            "SELECT generation, began_at, pg_relation_size(format('marks_%s', generation))
+             FROM mark_generations ORDER BY generation DESC LIMIT 1",
+        )
+        .fetch_one(connection)
+        .await?;
+        let window_s = i64::from(self.limits.window_s.get());
+        let most = i64::from(self.limits.max_count.get()) * MARK_BYTES / KEPT;
+        // Rounded up: two generations are the window, or more.
+        let ends = now >= began_at + (window_s + 1) / 2 || bytes >= most.max(8_192);
+        Ok(ends.then_some(generation))
+    }
+
+    /// Adds the group's marks in a transaction that was begun with [`BEGIN`], and tells which were
+    /// there already. Waits for other transactions that add the same ones, so what it tells is
+    /// committed.
+    pub(super) async fn add(
+        &self,
+        connection: &mut PgConnection,
+        group: &Group,
+    ) -> Result<Stored, PortError> {
+        let failed = |error| port_error(OPERATION, Phase::Before, error);
+        let now = i64::from(group.formed_at.get());
+        // Sorted by key: one order for all, so that none waits for another in a circle.
+        let mut marks = BTreeMap::new();
+        for mark in group.members.iter().filter_map(|member| member.mark) {
+            // Of several under one key the first counts.
+            marks.entry(Uuid::from_u128(mark.key.hash)).or_insert(mark);
+        }
+        let stamp = |mark: &Mark| mark.key.stamped_at.map_or(0, |stamp| stamp.get().into());
+        let stamps: Vec<i64> = marks.values().map(stamp).collect();
+        let newest = stamps.iter().copied().fold(now, i64::max);
+        let fingerprints: Vec<i64> = marks
+            .values()
+            .map(|mark| mark.fingerprint.cast_signed())
+            .collect();
+        let keys: Vec<Uuid> = marks.into_keys().collect();
+
+        let (forgotten_through, older, their_fingerprints, added): (
+            i64,
+            Vec<Uuid>,
+            Vec<i64>,
+            Vec<Uuid>,
+        ) = sqlx::query_as(include_str!("add_marks.sql"))
+            .bind(&keys)
+            .bind(fingerprints)
+            .bind(&stamps)
+            .bind(now)
+            .bind(newest)
+            .bind(i64::from(self.limits.window_s.get()))
+            .fetch_one(&mut *connection)
             .await
             .map_err(failed)?;
-    if stored.len() != known.len() {
-        // One was cleared away between the two statements; the next try adds it.
-        return Err(PortError::new(ErrorKind::Unavailable, OPERATION));
+        let horizon = self.memory(forgotten_through).horizon(group.formed_at);
+        let mut stored: HashMap<u128, u64> = older
+            .into_iter()
+            .zip(their_fingerprints)
+            .map(known)
+            .collect();
+
+        // Those that are neither stand in the newest generation, or were made before the horizon.
+        let added: HashSet<Uuid> = added.into_iter().collect();
+        let missing = |key: &Uuid| !added.contains(key) && !stored.contains_key(&key.as_u128());
+        let missing: Vec<Uuid> = keys.iter().copied().filter(missing).collect();
+        if !missing.is_empty() {
+            let found: Vec<(Uuid, i64)> =
+                sqlx::query_as("SELECT key, fingerprint FROM marks WHERE key = ANY($1)")
+                    .bind(&missing)
+                    .fetch_all(connection)
+                    .await
+                    .map_err(failed)?;
+            stored.extend(found.into_iter().map(known));
+        }
+        let accounted = |(key, stamp): (&Uuid, &i64)| {
+            let is_stored = added.contains(key) || stored.contains_key(&key.as_u128());
+            is_stored || (*stamp > 0 && *stamp < i64::from(horizon.get()))
+        };
+        if !keys.iter().zip(&stamps).all(accounted) {
+            return Err(PortError::new(ErrorKind::Unexpected, OPERATION));
+        }
+        Ok(Stored {
+            horizon,
+            fingerprints: stored,
+        })
     }
-    Ok(stored
-        .into_iter()
-        .map(|(key, fingerprint)| (key.as_u128(), fingerprint.cast_unsigned()))
-        .collect())
+}
+
+fn known((key, fingerprint): (Uuid, i64)) -> (u128, u64) {
+    (key.as_u128(), fingerprint.cast_unsigned())
 }

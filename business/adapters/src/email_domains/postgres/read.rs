@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{
     error::{Phase, port_error},
+    marks::Generations,
     schema::Rule,
 };
 
@@ -124,15 +125,21 @@ pub(super) async fn totals(pool: &PgPool) -> Result<Totals, PortError> {
     })
 }
 
-pub(super) async fn probe(pool: &PgPool, rule: &Rule) -> Result<Probe, PortError> {
-    let (id, threshold): (Uuid, Option<i64>) = sqlx::query_as("SELECT id, threshold FROM store")
-        .fetch_one(pool)
-        .await
-        .map_err(failed("probe"))?;
+pub(super) async fn probe(
+    pool: &PgPool,
+    rule: &Rule,
+    generations: &Generations,
+) -> Result<Probe, PortError> {
+    let (id, threshold, forgotten_through): (Uuid, Option<i64>, i64) =
+        sqlx::query_as("SELECT id, threshold, marks_forgotten_through FROM store")
+            .fetch_one(pool)
+            .await
+            .map_err(failed("probe"))?;
     rule.check(threshold)
         .map_err(|error| error.refusing("probe"))?;
     Ok(Probe {
         store: StoreId(id.as_u128()),
+        memory: generations.memory(forgotten_through),
     })
 }
 

@@ -13,7 +13,7 @@ use sqlx::{Connection, PgConnection};
 use super::{
     error::{Phase, port_error},
     ledger::{self, GroupKey},
-    marks,
+    marks::{self, Generations},
     schema::Rule,
 };
 
@@ -25,19 +25,23 @@ pub(super) async fn record(
     connection: &mut PgConnection,
     group: &Group,
     rule: &Rule,
+    generations: &Generations,
 ) -> Result<Recorded, PortError> {
     let key = GroupKey::of(group)?;
     if group.members.iter().all(|member| member.mark.is_none()) {
         // One statement, which commits itself: one round trip.
-        let outcomes = resolve_marks(&group.members, |_| None);
+        let outcomes = resolve_marks(&group.members, group.formed_at, |_| None);
         return apply(connection, group, &key, outcomes, rule, Phase::Committing).await;
     }
 
+    generations.turn_if_due(connection, group.formed_at).await?;
     // All lock in one order: marks by key, the writer, domains by name, sums.
-    let begun = connection.begin().await;
+    let begun = connection.begin_with(marks::BEGIN).await;
     let mut transaction = begun.map_err(|error| port_error(OPERATION, Phase::Before, error))?;
-    let stored = marks::add(&mut transaction, group).await?;
-    let outcomes = resolve_marks(&group.members, |mark| stored.get(&mark).copied());
+    let stored = generations.add(&mut transaction, group).await?;
+    let outcomes = resolve_marks(&group.members, stored.horizon, |hash| {
+        stored.fingerprints.get(&hash).copied()
+    });
     let recorded = apply(&mut transaction, group, &key, outcomes, rule, Phase::Before).await?;
     let committed = transaction.commit().await;
     committed.map_err(|error| port_error(OPERATION, Phase::Committing, error))?;

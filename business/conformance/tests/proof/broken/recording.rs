@@ -65,6 +65,11 @@ impl Broken {
             IgnoresMarks => each_member(group, |member| member.mark = None),
             TakesMismatchesForDuplicates => each_mark(group, |_, fingerprint| *fingerprint = 0),
             CutsKeys => each_mark(group, |key, _| *key &= u128::from(u64::MAX)),
+            TakesOldKeys => each_member(group, |member| {
+                if let Some(mark) = &mut member.mark {
+                    mark.key.stamped_at = None;
+                }
+            }),
             MarksOfAWriter => {
                 let writer = group.id.map_or(0, |id| id.writer.0);
                 each_mark(group, |key, _| *key ^= writer << 64);
@@ -78,10 +83,10 @@ impl Broken {
                 let mut keys = Vec::new();
                 each_member(group, |member| {
                     if let Some(mark) = member.mark {
-                        if keys.contains(&mark.key) {
+                        if keys.contains(&mark.key.hash) {
                             member.mark = None;
                         }
-                        keys.push(mark.key);
+                        keys.push(mark.key.hash);
                     }
                 });
             }
@@ -147,7 +152,7 @@ impl Broken {
             }
             MismatchTakesOver => {
                 for mark in group.members.iter().filter_map(|member| member.mark) {
-                    data.marks.insert(mark.key, mark.fingerprint);
+                    data.marks.insert(mark.key.hash, mark.fingerprint);
                 }
             }
             _ => {}
@@ -277,7 +282,7 @@ fn each_member(group: &mut Group, mut alter: impl FnMut(&mut Member)) {
 fn each_mark(group: &mut Group, mut alter: impl FnMut(&mut u128, &mut u64)) {
     each_member(group, |member| {
         if let Some(mark) = &mut member.mark {
-            alter(&mut mark.key, &mut mark.fingerprint);
+            alter(&mut mark.key.hash, &mut mark.fingerprint);
         }
     });
 }

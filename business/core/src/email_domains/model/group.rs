@@ -1,8 +1,11 @@
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
+use xxhash_rust::xxh3::Xxh3Default;
 
-use super::{DomainName, DomainRef, EventKind, InvalidDomainName, domain_name::is_plain};
+use super::{
+    DomainName, DomainRef, EventKind, InvalidDomainName, Mark, Outcome, domain_name::is_plain,
+};
 use crate::kernel::UnixSeconds;
 
 /// Who forms groups: one life of one committer. A restarted committer is a new writer.
@@ -40,29 +43,6 @@ pub struct Member {
     /// What it adds.
     pub changes: Changes,
 }
-
-/// A caller's idempotency key, hashed, with a digest of what was sent under it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Mark {
-    /// The hashed key.
-    pub key: u128,
-    /// Tells a repeat from another payload under the same key.
-    pub fingerprint: u64,
-}
-
-/// What became of a member.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Outcome {
-    /// It counts now, and is durable.
-    Counted,
-    /// Its mark counted before, with the same payload, and that is durable.
-    Duplicate,
-    /// Its mark counted before, with another payload. It does not count.
-    Mismatch,
-}
-
-/// One outcome a member, in the order of the members.
-pub type Outcomes = SmallVec<[Outcome; 1]>;
 
 /// What a member adds, domain by domain: one text with all names, and where each ends in it.
 ///
@@ -151,6 +131,19 @@ impl Changes {
             })
     }
 
+    /// Tells these changes from others: the same in every version and on every machine.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = Xxh3Default::new();
+        for change in self.iter() {
+            // A name has at most 253 bytes.
+            hash.update(&change.domain.as_str().len().to_le_bytes()[..1]);
+            hash.update(change.domain.as_str().as_bytes());
+            hash.update(&change.delivered.to_le_bytes());
+            hash.update(&change.bounced.to_le_bytes());
+        }
+        hash.digest()
+    }
+
     /// All of them, in the order they were added.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Change<'_>> {
         let mut start = 0;
@@ -193,31 +186,6 @@ pub struct FoldedChange<'a> {
     pub delivered: u64,
     /// Bounces to add.
     pub bounced: u64,
-}
-
-/// What became of each member, given the fingerprints that are stored already: a mark counts the
-/// first time it is met, in the store or earlier in the group.
-pub fn resolve_marks(
-    members: &[Arc<Member>],
-    mut stored: impl FnMut(u128) -> Option<u64>,
-) -> Outcomes {
-    let mut earlier = HashMap::new();
-    members
-        .iter()
-        .map(|member| {
-            let Some(mark) = member.mark else {
-                return Outcome::Counted;
-            };
-            match earlier.get(&mark.key).copied().or_else(|| stored(mark.key)) {
-                None => {
-                    earlier.insert(mark.key, mark.fingerprint);
-                    Outcome::Counted
-                }
-                Some(fingerprint) if fingerprint == mark.fingerprint => Outcome::Duplicate,
-                Some(_) => Outcome::Mismatch,
-            }
-        })
-        .collect()
 }
 
 /// Adds up the members that count to one change a domain, sorted by domain: one order for all
@@ -272,37 +240,33 @@ mod tests {
 
     use super::*;
 
-    fn member(mark: Option<(u128, u64)>, changes: &[(&str, u32, u32)]) -> Arc<Member> {
+    fn member(changes: &[(&str, u32, u32)]) -> Arc<Member> {
         let mut all = Changes::default();
         for (name, delivered, bounced) in changes {
             all.push(DomainRef::from_canonical(name), *delivered, *bounced);
         }
         Arc::new(Member {
-            mark: mark.map(|(key, fingerprint)| Mark { key, fingerprint }),
+            mark: None,
             changes: all,
         })
     }
 
     #[test]
-    fn a_mark_counts_the_first_time_it_is_met() {
-        let members = [
-            member(Some((1, 10)), &[("a.example", 1, 0)]),
-            member(Some((1, 10)), &[("a.example", 1, 0)]),
-            member(Some((1, 11)), &[("b.example", 1, 0)]),
-            member(Some((2, 20)), &[("a.example", 1, 0)]),
-            member(Some((2, 21)), &[("a.example", 1, 0)]),
-            member(None, &[("a.example", 0, 1)]),
+    fn a_fingerprint_is_of_all_that_is_added() {
+        let of = |changes: &[_]| member(changes).changes.fingerprint();
+        let all = [
+            of(&[]),
+            of(&[("a.example", 1, 0)]),
+            of(&[("a.example", 0, 1)]),
+            of(&[("b.example", 1, 0)]),
+            of(&[("a.example", 1, 0), ("b.example", 1, 0)]),
+            of(&[("b.example", 1, 0), ("a.example", 1, 0)]),
         ];
-        let outcomes = resolve_marks(&members, |key| (key == 2).then_some(20));
-        use Outcome::*;
-        assert_eq!(
-            outcomes[..],
-            [Counted, Duplicate, Mismatch, Duplicate, Mismatch, Counted]
-        );
-
-        let folded = fold(&members, &outcomes);
-        assert_eq!(folded.len(), 1);
-        assert_eq!((folded[0].delivered, folded[0].bounced), (1, 1));
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[..index].contains(one), "{index}");
+        }
+        // It is kept in stores: what it is today it has to stay.
+        assert_eq!(all[1], 6_650_891_301_039_818_347);
     }
 
     #[test]
@@ -362,9 +326,9 @@ mod tests {
                     sum.1 += u64::from(*y);
                 }
                 let borrowed: Vec<_> = named.iter().map(|(n, x, y)| (n.as_str(), *x, *y)).collect();
-                member(None, &borrowed)
+                member(&borrowed)
             }).collect();
-            let outcomes = resolve_marks(&members, |_| None);
+            let outcomes = vec![Outcome::Counted; members.len()];
             let folded: Vec<_> = fold(&members, &outcomes).into_iter()
                 .map(|c| (c.domain.as_str().to_owned(), (c.delivered, c.bounced)))
                 .collect();

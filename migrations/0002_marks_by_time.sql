@@ -1,0 +1,28 @@
+-- Marks are kept for a while only, and by the million: so that forgetting them is dropping a table,
+-- each generation of them has its own. No server has written any before this migration.
+--
+-- Whoever counts marks holds a shared advisory lock while it does (see `marks.rs`), and whoever begins
+-- a generation an exclusive one. So an older generation never changes: what stands in it is
+-- committed.
+DROP TABLE marks;
+
+CREATE TABLE mark_generations (
+    generation bigint PRIMARY KEY,
+    began_at bigint NOT NULL,
+    -- No mark of it was counted, and no key stamped, later than this.
+    newest bigint NOT NULL
+);
+
+-- Callers' idempotency keys, hashed, with a digest of what was sent under them.
+CREATE TABLE marks (
+    key uuid NOT NULL,
+    fingerprint bigint NOT NULL,
+    generation bigint NOT NULL,
+    PRIMARY KEY (key, generation)
+) PARTITION BY LIST (generation);
+
+INSERT INTO mark_generations VALUES (0, 0, 0);
+CREATE TABLE marks_0 PARTITION OF marks FOR VALUES IN (0);
+
+-- The latest moment at which a mark was counted, or its key stamped, that is forgotten.
+ALTER TABLE store ADD COLUMN marks_forgotten_through bigint NOT NULL DEFAULT 0;
