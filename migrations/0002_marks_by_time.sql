@@ -1,9 +1,5 @@
 -- Marks are kept for a while only, and by the million: so that forgetting them is dropping a table,
 -- each generation of them has its own. No server has written any before this migration.
---
--- Whoever counts marks holds a shared advisory lock while it does (see `marks.rs`), and whoever begins
--- a generation an exclusive one. So an older generation never changes: what stands in it is
--- committed.
 DROP TABLE marks;
 
 CREATE TABLE mark_generations (
@@ -13,7 +9,9 @@ CREATE TABLE mark_generations (
     newest bigint NOT NULL
 );
 
--- Callers' idempotency keys, hashed, with a digest of what was sent under them.
+-- Callers' idempotency keys, hashed, with a digest of what was sent under them. Whoever begins a
+-- generation has this table to itself, so whoever writes to it has the newest one, and what stands in
+-- older ones is committed.
 CREATE TABLE marks (
     key uuid NOT NULL,
     fingerprint bigint NOT NULL,

@@ -339,6 +339,42 @@ async fn marks_are_dropped_with_their_generation_and_their_stamps_refused_from_t
     assert!(forgotten_through < (start + 400).into());
 }
 
+/// Several servers, and a new generation with nearly every group: whoever looks a mark up has all of
+/// them before its eyes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_the_same_marks_one_counts_while_generations_come_and_go() {
+    let url = database(testing::Postgres::shared()).await;
+    let mut tasks = JoinSet::new();
+    for server in 0..4_u64 {
+        let mut options = options(&url);
+        // A generation lasts ten seconds of the groups' time.
+        options.marks.window_s = 20.try_into().unwrap();
+        let store = connect(options).await;
+        tasks.spawn(async move {
+            let mut counted = 0;
+            for round in 0..60_u32 {
+                let members = (0..5).map(|number| {
+                    // Each key comes again within ten seconds, from every server.
+                    let hash = u128::from(round / 2 * 5 + number);
+                    member(Some((hash << 64, 1)), &[("a.example", 1, 0)])
+                });
+                let mut group = group(u128::from(server), u64::from(round) + 1, members);
+                group.formed_at = (1_800_000_000 + round * 4).into();
+                let outcomes = store.record(&group).await.unwrap().outcomes;
+                counted += outcomes.iter().filter(|o| **o == Outcome::Counted).count();
+            }
+            counted
+        });
+    }
+    let counted: usize = tasks.join_all().await.into_iter().sum();
+    assert_eq!(counted, 150);
+    let store = connect(options(&url)).await;
+    assert_eq!(counts(&store, "a.example").await, (150, 0));
+    let newest =
+        testing::Postgres::shared().query(&url, "SELECT max(generation) FROM mark_generations");
+    assert!(newest.parse::<u32>().unwrap() > 10, "{newest}");
+}
+
 #[tokio::test]
 async fn too_many_marks_end_a_generation() {
     let url = database(testing::Postgres::shared()).await;

@@ -147,11 +147,16 @@ async fn a_killed_connection_is_unknown_only_when_it_might_have_committed() {
     let url = database(testing::Postgres::shared()).await;
     let store = connect(options(&url)).await;
     let mut session = session(&url).await;
-    for (sequence, mark, kind) in [
+    let known = member(Some((2, 1)), &[("b.example", 1, 0)]);
+    store.record(&group(8, 1, [known.clone()])).await.unwrap();
+    for (sequence, other, kind) in [
         (1, None, ErrorKind::Ambiguous),
-        (2, Some((1, 1)), ErrorKind::Unavailable),
+        // New marks are counted in one statement too, known ones in a transaction.
+        (2, Some(member(Some((1, 1)), &[])), ErrorKind::Ambiguous),
+        (3, Some(known), ErrorKind::Unavailable),
     ] {
-        let group = group(7, sequence, [member(mark, &[("a.example", 1, 0)])]);
+        let one = member(None, &[("a.example", 1, 0)]);
+        let group = group(7, sequence, [one].into_iter().chain(other));
         let mut holder = hold_a_row(&mut session).await;
         let record = spawn_record(&store, &group);
         let pid = blocked(&url).await;

@@ -219,9 +219,9 @@ fn low_bits(offset: usize) -> u32 {
     offset as u32
 }
 
-/// Which part of the index. The hash is cryptographic: any of its bits will do.
+/// Which part of the index: by bits that a table does not look at first.
 fn part(hash: [u64; 2]) -> usize {
-    usize::from(hash[1].to_le_bytes()[0]) % PARTS
+    usize::from(hash[0].to_le_bytes()[5]) % PARTS
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 -- Adds the marks of a group. $1 keys, sorted, $2 fingerprints, $3 stamps (0 for a key without one),
--- $4 the group's moment, $5 the latest moment in the group or on its keys, $6 the window.
+-- $4 the group's moment, $5 the window.
 --
--- What an older generation has is looked up before: those do not change while this transaction
--- holds its lock. A key that another transaction has just added to the newest one is waited for,
--- and stands in neither list.
+-- A key that another transaction has just added to the newest generation is waited for, and stands
+-- in neither list.
 WITH given AS (
     SELECT key, fingerprint, stamped_at
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS mark (key, fingerprint, stamped_at)
@@ -17,15 +16,11 @@ WITH given AS (
     SELECT (SELECT generation FROM current), key, fingerprint FROM given
     WHERE key NOT IN (SELECT key FROM older)
         AND (stamped_at = 0
-            OR stamped_at >= $4 - $6
+            OR stamped_at >= $4 - $5
             AND stamped_at > (SELECT marks_forgotten_through FROM store))
     ORDER BY key
     ON CONFLICT DO NOTHING
     RETURNING key
-), noted AS (
-    -- A minute more than is known, so that this is written once a minute only.
-    UPDATE mark_generations SET newest = $5 + 60
-    WHERE generation = (SELECT generation FROM current) AND newest < $5
 )
 SELECT
     (SELECT marks_forgotten_through FROM store),

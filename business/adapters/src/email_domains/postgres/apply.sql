@@ -1,4 +1,5 @@
--- Counts a folded group, once. $1 writer (the nil UUID for a group of no writer), $2 sequence
+-- Counts a folded group, once. For a group with marks, `record.rs` puts more in place of what is
+-- `marked`. $1 writer (the nil UUID for a group of no writer), $2 sequence
 -- (null likewise), $3 the group's moment, $4 outcomes, $5 threshold, $6 domains, $7 deliveries,
 -- $8 bounces, $9 all deliveries, $10 all bounces.
 --
@@ -6,9 +7,11 @@
 -- and for that the writer's row must be advanced: a lost connection's transaction that still
 -- holds this row is waited for, not overtaken. The sums come last, so that no lock on them is
 -- held while domains are waited for.
-WITH advanced AS (
+WITH
+-- (marked: are they fresh?)
+advanced AS (
     INSERT INTO writers AS known (writer, last_sequence, recorded_at, outcomes)
-    SELECT $1, $2, $3, $4 FROM store WHERE threshold = $5 AND $2 IS NOT NULL
+    SELECT $1, $2, $3, $4 FROM store WHERE threshold = $5 AND $2 IS NOT NULL -- (marked: if fresh)
     ON CONFLICT (writer) DO UPDATE SET
         last_sequence = EXCLUDED.last_sequence,
         recorded_at = EXCLUDED.recorded_at,
@@ -18,8 +21,10 @@ WITH advanced AS (
 ), admitted AS (
     SELECT FROM advanced
     UNION ALL
-    SELECT FROM store WHERE threshold = $5 AND $2 IS NULL
-), tally AS (
+    SELECT FROM store WHERE threshold = $5 AND $2 IS NULL -- (marked: if fresh)
+),
+-- (marked: add them)
+tally AS (
     -- `turn` is where the verdict before is still known; to find it out from what is returned
     -- took a join of the group with itself.
     INSERT INTO domain_tallies AS known
@@ -27,7 +32,7 @@ WITH advanced AS (
     SELECT domain, delivered, bounced, $3, $3,
         CASE WHEN bounced > 0 THEN 3 WHEN delivered >= $5 THEN 2 ELSE 1 END
     FROM unnest($6::text[], $7::bigint[], $8::bigint[]) AS change (domain, delivered, bounced)
-    WHERE EXISTS (SELECT FROM admitted)
+    WHERE EXISTS (SELECT FROM admitted) -- (marked: once they are added)
     ON CONFLICT (domain) DO UPDATE SET
         delivered = EXCLUDED.delivered
             + LEAST(known.delivered, 9223372036854775807 - EXCLUDED.delivered),

@@ -2,6 +2,10 @@
 //!
 //! A generation ends when half of the window is over, or a third of the marks that may be kept are
 //! in it. Three are kept: so every mark is, for the window or until there are too many.
+//!
+//! Whoever begins a generation locks the table; whoever writes to it does so with a snapshot that is
+//! taken behind that lock, as PostgreSQL does in READ COMMITTED. So older generations never change,
+//! and one look at them is enough.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,10 +24,6 @@ use super::{
     record::OPERATION,
 };
 use crate::email_domains::ledger::MarkLimits;
-
-/// Begins a transaction that may count marks. The number is "catchall", as bytes.
-pub(super) const BEGIN: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7161132852797598828)";
-const LOCK_GENERATIONS: &str = "SELECT pg_advisory_xact_lock(7161132852797598828)";
 
 /// How many generations there are.
 const KEPT: i64 = 3;
@@ -83,7 +83,7 @@ impl Generations {
         }
         let mut transaction = connection.begin().await?;
         // Waits until nobody counts marks; from then on others wait for this.
-        sqlx::query(LOCK_GENERATIONS)
+        sqlx::query("LOCK TABLE marks IN ACCESS EXCLUSIVE MODE")
             .execute(&mut *transaction)
             .await?;
         // Another may have been quicker.
@@ -139,8 +139,24 @@ impl Generations {
         Ok(ends.then_some(generation))
     }
 
-    /// Adds the group's marks in a transaction that was begun with [`BEGIN`], and tells which were
-    /// there already. Waits for other transactions that add the same ones, so what it tells is
+    /// Notes the latest moment of marks that were added. All write this one row: do it last.
+    pub(super) async fn note(
+        &self,
+        connection: &mut PgConnection,
+        group: &Group,
+    ) -> Result<(), PortError> {
+        sqlx::query(
+            "UPDATE mark_generations SET newest = $1 + 60
+             WHERE generation = (SELECT max(generation) FROM mark_generations) AND newest < $1",
+        )
+        .bind(Given::of(group).newest)
+        .execute(connection)
+        .await
+        .map_err(|error| port_error(OPERATION, Phase::Before, error))?;
+        Ok(())
+    }
+
+    /// Adds the group's marks in a transaction, and tells which were there already. Waits for other transactions that add the same ones, so what it tells is
     /// committed.
     pub(super) async fn add(
         &self,
@@ -148,21 +164,12 @@ impl Generations {
         group: &Group,
     ) -> Result<Stored, PortError> {
         let failed = |error| port_error(OPERATION, Phase::Before, error);
-        let now = i64::from(group.formed_at.get());
-        // Sorted by key: one order for all, so that none waits for another in a circle.
-        let mut marks = BTreeMap::new();
-        for mark in group.members.iter().filter_map(|member| member.mark) {
-            // Of several under one key the first counts.
-            marks.entry(Uuid::from_u128(mark.key.hash)).or_insert(mark);
-        }
-        let stamp = |mark: &Mark| mark.key.stamped_at.map_or(0, |stamp| stamp.get().into());
-        let stamps: Vec<i64> = marks.values().map(stamp).collect();
-        let newest = stamps.iter().copied().fold(now, i64::max);
-        let fingerprints: Vec<i64> = marks
-            .values()
-            .map(|mark| mark.fingerprint.cast_signed())
-            .collect();
-        let keys: Vec<Uuid> = marks.into_keys().collect();
+        let Given {
+            keys,
+            fingerprints,
+            stamps,
+            ..
+        } = Given::of(group);
 
         let (forgotten_through, older, their_fingerprints, added): (
             i64,
@@ -173,8 +180,7 @@ impl Generations {
             .bind(&keys)
             .bind(fingerprints)
             .bind(&stamps)
-            .bind(now)
-            .bind(newest)
+            .bind(i64::from(group.formed_at.get()))
             .bind(i64::from(self.limits.window_s.get()))
             .fetch_one(&mut *connection)
             .await
@@ -210,6 +216,39 @@ impl Generations {
             horizon,
             fingerprints: stored,
         })
+    }
+}
+
+/// The marks of a group, as they are sent.
+pub(super) struct Given {
+    /// Sorted: one order for all, so that none waits for another in a circle.
+    pub(super) keys: Vec<Uuid>,
+    pub(super) fingerprints: Vec<i64>,
+    /// When each key was made; 0 if it does not say so.
+    pub(super) stamps: Vec<i64>,
+    /// The latest moment of the group or of a stamp.
+    pub(super) newest: i64,
+}
+
+impl Given {
+    pub(super) fn of(group: &Group) -> Self {
+        let mut marks = BTreeMap::new();
+        for mark in group.members.iter().filter_map(|member| member.mark) {
+            // Of several under one key the first counts.
+            marks.entry(Uuid::from_u128(mark.key.hash)).or_insert(mark);
+        }
+        let stamp = |mark: &Mark| mark.key.stamped_at.map_or(0, |stamp| stamp.get().into());
+        let stamps: Vec<i64> = marks.values().map(stamp).collect();
+        let fingerprint = |mark: &Mark| mark.fingerprint.cast_signed();
+        Self {
+            newest: stamps
+                .iter()
+                .copied()
+                .fold(group.formed_at.get().into(), i64::max),
+            fingerprints: marks.values().map(fingerprint).collect(),
+            keys: marks.into_keys().collect(),
+            stamps,
+        }
     }
 }
 

@@ -1,4 +1,7 @@
-//! How a group is counted: in one statement, or with marks in one transaction.
+//! How a group is counted: in one statement, or in one transaction when some of its marks are
+//! known.
+
+use std::sync::LazyLock;
 
 use business::{
     email_domains::{
@@ -6,18 +9,50 @@ use business::{
         ports::Recorded,
         verdict::{Verdict, VerdictChange},
     },
-    kernel::{ErrorKind, PortError},
+    kernel::{ErrorKind, PortError, UnixSeconds},
 };
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgArguments, query::QueryAs};
 
 use super::{
     error::{Phase, port_error},
     ledger::{self, GroupKey},
-    marks::{self, Generations},
+    marks::{Generations, Given},
     schema::Rule,
 };
 
 pub(super) const OPERATION: &str = "record";
+
+const APPLY: &str = include_str!("apply.sql");
+
+/// `APPLY` for a group with marks of which none is known.
+static MARKED: LazyLock<String> = LazyLock::new(|| {
+    let parts = [
+        (
+            "-- (marked: are they fresh?)",
+            include_str!("fresh_marks.sql"),
+        ),
+        ("-- (marked: if fresh)", "AND EXISTS (SELECT FROM fresh)"),
+        (
+            "-- (marked: add them)",
+            "added AS (
+                INSERT INTO marks (generation, key, fingerprint)
+                SELECT (SELECT generation FROM current), key, fingerprint
+                FROM unnest($11::uuid[], $12::bigint[]) AS mark (key, fingerprint)
+                WHERE EXISTS (SELECT FROM admitted)
+                ORDER BY key
+                RETURNING key
+            ),",
+        ),
+        (
+            "-- (marked: once they are added)",
+            "AND EXISTS (SELECT FROM added)",
+        ),
+    ];
+    let sql = APPLY.to_owned();
+    parts
+        .iter()
+        .fold(sql, |sql, (place, part)| sql.replace(place, part))
+});
 
 /// Counts a group on a connection that nobody else uses. After an error the connection has to be
 /// closed: a transaction may be open on it.
@@ -35,17 +70,69 @@ pub(super) async fn record(
     }
 
     generations.turn_if_due(connection, group.formed_at).await?;
-    // All lock in one order: marks by key, the writer, domains by name, sums.
-    let begun = connection.begin_with(marks::BEGIN).await;
-    let mut transaction = begun.map_err(|error| port_error(OPERATION, Phase::Before, error))?;
+    // Nearly always none of the marks is known, and one statement will do.
+    if let Some(recorded) = fresh(connection, group, &key, rule, generations).await? {
+        return Ok(recorded);
+    }
+    // All lock in one order: the writer, marks by key, domains by name, sums, the generation.
+    let failed = |error| port_error(OPERATION, Phase::Before, error);
+    let mut transaction = connection.begin().await.map_err(failed)?;
+    sqlx::query("SELECT FROM writers WHERE writer = $1 FOR UPDATE")
+        .bind(key.writer)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
     let stored = generations.add(&mut transaction, group).await?;
     let outcomes = resolve_marks(&group.members, stored.horizon, |hash| {
         stored.fingerprints.get(&hash).copied()
     });
     let recorded = apply(&mut transaction, group, &key, outcomes, rule, Phase::Before).await?;
+    generations.note(&mut transaction, group).await?;
     let committed = transaction.commit().await;
     committed.map_err(|error| port_error(OPERATION, Phase::Committing, error))?;
     Ok(recorded)
+}
+
+/// Counts a group none of whose marks is known, in one statement with its marks, which commits
+/// itself. `None` when that cannot be said of it: nothing was done then.
+async fn fresh(
+    connection: &mut PgConnection,
+    group: &Group,
+    key: &GroupKey,
+    rule: &Rule,
+    generations: &Generations,
+) -> Result<Option<Recorded>, PortError> {
+    let given = Given::of(group);
+    let earliest = given.stamps.iter().copied().filter(|stamp| *stamp > 0);
+    let earliest = earliest.min().unwrap_or(i64::MAX);
+    let horizon = generations.memory(0).horizon(group.formed_at);
+    if earliest < horizon.get().into() {
+        return Ok(None);
+    }
+    let outcomes = resolve_marks(&group.members, UnixSeconds::ZERO, |_| None);
+    let folded = Folded::of(group, &outcomes);
+    let (applied, turned, turns): Applied = match folded
+        .bind(
+            sqlx::query_as(AssertSqlSafe(MARKED.as_str())),
+            group,
+            key,
+            &outcomes,
+            rule,
+        )
+        .bind(given.keys)
+        .bind(given.fingerprints)
+        .bind(earliest)
+        .bind(given.newest)
+        .fetch_one(connection)
+        .await
+    {
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Ok(None),
+        result => result.map_err(|error| port_error(OPERATION, Phase::Committing, error))?,
+    };
+    if !applied {
+        return Ok(None);
+    }
+    recorded(outcomes, &turned, turns).map(Some)
 }
 
 /// Advances the writer and counts what the outcomes let count. A group that was recorded before
@@ -58,38 +145,22 @@ async fn apply(
     rule: &Rule,
     phase: Phase,
 ) -> Result<Recorded, PortError> {
-    let changes = fold(&group.members, &outcomes);
-    let domains: Vec<&str> = changes
-        .iter()
-        .map(|change| change.domain.as_str())
-        .collect();
-    let delivered: Vec<i64> = changes
-        .iter()
-        .map(|change| signed(change.delivered))
-        .collect();
-    let bounced: Vec<i64> = changes
-        .iter()
-        .map(|change| signed(change.bounced))
-        .collect();
-    let (all_delivered, all_bounced) = (sum(&delivered), sum(&bounced));
-    let (applied, turned, turns): (bool, Vec<String>, Vec<i16>) =
-        sqlx::query_as(include_str!("apply.sql"))
-            .bind(key.writer)
-            .bind(key.sequence)
-            .bind(i64::from(group.formed_at.get()))
-            .bind(ledger::encode(&outcomes))
-            .bind(rule.threshold())
-            .bind(domains)
-            .bind(delivered)
-            .bind(bounced)
-            .bind(all_delivered)
-            .bind(all_bounced)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(|error| port_error(OPERATION, phase, error))?;
+    let folded = Folded::of(group, &outcomes);
+    let (applied, turned, turns): Applied = folded
+        .bind(sqlx::query_as(APPLY), group, key, &outcomes, rule)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| port_error(OPERATION, phase, error))?;
     if !applied {
         return ledger::recorded_before(connection, group, key, rule).await;
     }
+    recorded(outcomes, &turned, turns)
+}
+
+/// Whether it was applied, and the domains whose verdict changed, with how.
+type Applied = (bool, Vec<String>, Vec<i16>);
+
+fn recorded(outcomes: Outcomes, turned: &[String], turns: Vec<i16>) -> Result<Recorded, PortError> {
     let verdict_changes = turned
         .iter()
         .zip(turns)
@@ -101,6 +172,61 @@ async fn apply(
         outcomes,
         verdict_changes,
     })
+}
+
+/// What of a group counts, as it is sent.
+struct Folded<'a> {
+    domains: Vec<&'a str>,
+    delivered: Vec<i64>,
+    bounced: Vec<i64>,
+}
+
+type Query<'q> = QueryAs<'q, sqlx::Postgres, Applied, PgArguments>;
+
+impl<'a> Folded<'a> {
+    fn of(group: &'a Group, outcomes: &Outcomes) -> Self {
+        let changes = fold(&group.members, outcomes);
+        Self {
+            domains: changes
+                .iter()
+                .map(|change| change.domain.as_str())
+                .collect(),
+            delivered: changes
+                .iter()
+                .map(|change| signed(change.delivered))
+                .collect(),
+            bounced: changes
+                .iter()
+                .map(|change| signed(change.bounced))
+                .collect(),
+        }
+    }
+
+    /// Binds $1 to $10 of `apply.sql`.
+    fn bind<'q>(
+        self,
+        query: Query<'q>,
+        group: &Group,
+        key: &GroupKey,
+        outcomes: &Outcomes,
+        rule: &Rule,
+    ) -> Query<'q>
+    where
+        'a: 'q,
+    {
+        let (all_delivered, all_bounced) = (sum(&self.delivered), sum(&self.bounced));
+        query
+            .bind(key.writer)
+            .bind(key.sequence)
+            .bind(i64::from(group.formed_at.get()))
+            .bind(ledger::encode(outcomes))
+            .bind(rule.threshold())
+            .bind(self.domains)
+            .bind(self.delivered)
+            .bind(self.bounced)
+            .bind(all_delivered)
+            .bind(all_bounced)
+    }
 }
 
 /// What the column `turn` says of a verdict that changed.

@@ -12,7 +12,8 @@ pub const MAX_AHEAD_S: u32 = 300;
 /// store keeps many.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Key {
-    /// The first half of a SHA-256.
+    /// Its digest. It may begin with the stamp, so that new ones stand together in an index; the last
+    /// 64 bits are evenly spread.
     pub hash: u128,
     /// When it was made, if it says so, as a UUIDv7 does (RFC 9562, section 5.7).
     pub stamped_at: Option<UnixSeconds>,
