@@ -10,8 +10,8 @@ use std::{
 use adapters::{
     SystemClock,
     email_domains::{
-        Batched, BatchedOptions, Embedded, MarkLimits, Memory, Postgres, PostgresOptions,
-        RedisCached, RedisOptions, Traced,
+        Batched, BatchedOptions, Embedded, Guarded, GuardedOptions, MarkLimits, Memory, Postgres,
+        PostgresOptions, RedisCached, RedisOptions, Traced,
         embedded::{
             EmbeddedOptions, Opened,
             disk::{Delayed, Directory, Disk},
@@ -67,7 +67,11 @@ pub async fn wire(
             shutdown,
             metrics,
         )?),
-        StoreKind::Postgres => Arc::new(postgres(&settings.store.postgres, policy, marks).await?),
+        StoreKind::Postgres => {
+            let postgres = Arc::new(postgres(&settings.store.postgres, policy, marks).await?);
+            let options = guarded_options(&settings.store.postgres);
+            Arc::new(Guarded::new(postgres, options, registry)?)
+        }
     };
     let cached: Arc<dyn DomainTallies> = match settings.cache.kind {
         CacheKind::None => store,
@@ -236,6 +240,14 @@ async fn postgres(
     Postgres::connect(options, policy)
         .await
         .context("cannot open the store in PostgreSQL")
+}
+
+/// A group, and a read, take no longer with every try than the one that is allowed to.
+fn guarded_options(settings: &PostgresSettings) -> GuardedOptions {
+    GuardedOptions {
+        record_within: millis(settings.write_timeout_ms),
+        read_within: millis(settings.read_timeout_ms),
+    }
 }
 
 fn millis(millis: NonZeroU32) -> Duration {

@@ -2,6 +2,7 @@
 
 mod batched;
 pub mod embedded;
+mod guarded;
 mod ledger;
 mod memory;
 pub mod postgres;
@@ -11,6 +12,7 @@ mod traced;
 
 pub use batched::{Batched, BatchedOptions};
 pub use embedded::Embedded;
+pub use guarded::{Guarded, GuardedOptions};
 pub use ledger::MarkLimits;
 pub use memory::Memory;
 pub use postgres::{Postgres, PostgresOptions};

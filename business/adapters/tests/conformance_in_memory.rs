@@ -5,12 +5,13 @@
 use std::{
     num::{NonZeroU32, NonZeroUsize},
     sync::Arc,
+    time::Duration,
 };
 
 use adapters::{
     SystemClock,
     email_domains::{
-        Batched, BatchedOptions, Embedded, MarkLimits, Memory, Traced,
+        Batched, BatchedOptions, Embedded, Guarded, GuardedOptions, MarkLimits, Memory, Traced,
         embedded::{EmbeddedOptions, disk::Directory},
     },
 };
@@ -77,6 +78,15 @@ async fn fresh_traced() -> Subject {
     Subject::new(traced(memory()))
 }
 
+async fn fresh_guarded() -> Subject {
+    let options = GuardedOptions {
+        record_within: Duration::from_secs(60),
+        read_within: Duration::from_secs(60),
+    };
+    let guarded = Guarded::new(memory(), options, &Registry::new());
+    Subject::new(Arc::new(guarded.unwrap()))
+}
+
 async fn fresh_batched() -> Subject {
     Subject::new(batched(memory(), 1))
 }
@@ -127,6 +137,7 @@ async fn stored_embedded() -> Stored {
     Stored::new(embedded)
 }
 
+conformance::domain_tallies!(a_guarded, fresh_guarded, [mechanism]);
 conformance::domain_tallies!(a_memory, fresh_memory, [mechanism]);
 conformance::domain_tallies!(
     an_embedded,

@@ -12,6 +12,7 @@
 //! | `two_servers` | two servers on one database are one counter |
 //! | `many_connections` | ten thousand connections, started with room for a thousand |
 //! | `bad_input` | each wrong request gets its own answer and changes nothing |
+//! | `postgres_faults` | whatever befalls PostgreSQL, what is sent again counts once |
 //! | `redis_faults` | whatever befalls Redis, no client hears of it |
 //! | `startup` | a server that cannot serve says why in one line, and ends |
 //! | `secrets` | no password is ever printed |
@@ -30,6 +31,7 @@ mod first_steps;
 mod keys;
 mod kills;
 mod many_connections;
+mod postgres_faults;
 mod redis_faults;
 mod restarts;
 mod secrets;

@@ -6,7 +6,7 @@ use business::email_domains::ports::StoreId;
 use super::error::OpenError;
 
 /// The version this code writes, and the only one it reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The length of a [`Header`] in bytes.
 pub(super) const HEADER_LENGTH: usize = 48;
 
