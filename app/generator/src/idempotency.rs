@@ -16,6 +16,10 @@ const LONGEST: Duration = Duration::from_secs(2);
     clippy::disallowed_methods,
     reason = "a key of another time is refused by the server, as it should be"
 )]
+#[expect(
+    clippy::expect_used,
+    reason = "hexadecimal digits, hyphens and quotes are always a header value"
+)]
 pub(crate) fn key() -> HeaderValue {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let millis = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
@@ -24,8 +28,7 @@ pub(crate) fn key() -> HeaderValue {
     fastrand::fill(&mut random);
     let uuid = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
     let text = format!("\"{uuid}\"");
-    // Hexadecimal digits, hyphens and quotes are always a header value.
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unused"))
+    HeaderValue::try_from(text).expect("hexadecimal digits, hyphens and quotes")
 }
 
 /// Whether another attempt may end better: what is refused stays refused.

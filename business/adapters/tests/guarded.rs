@@ -76,6 +76,7 @@ impl DomainTallies for Faulty {
             memory: MarkMemory {
                 window_s: 1,
                 forgotten_through: UnixSeconds::ZERO,
+                forgotten_stamp: UnixSeconds::ZERO,
             },
         })
     }

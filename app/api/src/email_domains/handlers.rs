@@ -7,6 +7,7 @@ use actix_web::{
     web::Data,
 };
 use business::email_domains::{
+    error::RecordError,
     model::EventKind,
     service::{Counted, Receipt},
 };
@@ -193,9 +194,17 @@ pub(crate) async fn bulk(events: EventsBody, state: Data<State>) -> Answer {
             }
             .in_current_span(),
         );
-        recording
+        let recorded = recording
             .await
-            .map_err(|error| Problem::caused_by(Kind::Internal, error.to_string()))??
+            .map_err(|error| Problem::caused_by(Kind::Internal, error.to_string()))?;
+        match recorded {
+            Err(error @ RecordError::Store(_)) => return Err(error.into()),
+            Err(refusal) => {
+                given.refused();
+                return Err(refusal.into());
+            }
+            Ok(receipt) => receipt,
+        }
     };
     given.counted(&receipt);
     let mut answer = HttpResponse::Ok();

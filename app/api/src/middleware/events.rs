@@ -60,6 +60,11 @@ impl BulkEvents {
 }
 
 impl Given<'_> {
+    /// They are refused, for what is wrong with their key.
+    pub(crate) fn refused(mut self) {
+        (self.delivered, self.bounced) = (0, 0);
+    }
+
     /// They count, or had been counted before.
     pub(crate) fn counted(mut self, receipt: &Receipt) {
         (self.delivered, self.bounced) = (0, 0);

@@ -29,6 +29,7 @@ pub const SECRET: &str = "host=db.internal password=hunter2";
 const MEMORY: MarkMemory = MarkMemory {
     window_s: 3_600,
     forgotten_through: UnixSeconds::ZERO,
+    forgotten_stamp: UnixSeconds::ZERO,
 };
 
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use business::{
 };
 
 pub use self::marks::MarkLimits;
-pub(crate) use self::marks::{Marks, MarksCopy, StoredMark};
+pub(crate) use self::marks::{Marks, MarksCopy, Moments, StoredMark};
 
 /// How many writers are remembered. A writer is one life of a committer and repeats nothing but
 /// its last group, so only the latest few matter.

@@ -26,6 +26,7 @@ use conformance::email_domains::{POLICY, Reopenable, Subject, WINDOW_S};
 pub(crate) const MEMORY: MarkMemory = MarkMemory {
     window_s: WINDOW_S.get(),
     forgotten_through: UnixSeconds::ZERO,
+    forgotten_stamp: UnixSeconds::ZERO,
 };
 
 /// The data, which stays when a store is closed.

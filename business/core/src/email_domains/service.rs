@@ -84,7 +84,7 @@ pub struct StandingsPage {
 pub struct Summary {
     /// The sums.
     pub totals: Totals,
-    /// A key made from this moment on is remembered if it ever counted.
+    /// Whatever counted from this moment on is remembered by its key.
     pub keys_from: UnixSeconds,
     /// When.
     pub as_of: UnixSeconds,
@@ -241,13 +241,13 @@ impl EmailDomains {
         })
     }
 
-    /// A key made from this moment on is remembered if it ever counted.
+    /// Whatever counted from this moment on is remembered by its key.
     ///
     /// # Errors
     /// As [`Self::probe`].
     pub async fn keys_from(&self) -> Result<UnixSeconds, PortError> {
         let memory = self.probe().await?.memory;
-        Ok(memory.horizon(self.clock.now()))
+        Ok(memory.remembered_from(self.clock.now()))
     }
 
     /// Whether the store can serve.

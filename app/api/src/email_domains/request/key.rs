@@ -57,7 +57,7 @@ pub(super) fn of_cloud_event(source: &str, id: &str) -> Key {
 }
 
 /// A structured string (RFC 9651, section 3.3.3), as the draft has it, or the same without quotes,
-/// as most clients send it.
+/// as most clients send it. Parameters behind it are not taken: nobody says what they would mean.
 fn unquoted(value: &[u8]) -> Result<Vec<u8>, &'static str> {
     let value = value.trim_ascii();
     if !value.iter().all(|byte| matches!(byte, b' '..=b'~')) {

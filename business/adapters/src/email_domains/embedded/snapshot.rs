@@ -29,7 +29,7 @@ use super::{
     record,
 };
 use crate::email_domains::{
-    ledger::{Ledger, MarkLimits, MarksCopy, StoredMark},
+    ledger::{Ledger, MarkLimits, MarksCopy, Moments, StoredMark},
     tally_map::{SHARDS, TallyMap},
 };
 
@@ -52,12 +52,12 @@ enum Block {
     Start = 1,
     /// A shard's number (2 bytes), the number of the last record in it (8), and its arena.
     Shard = 2,
-    /// The number of the last record in it (8), the writers, the moment through which marks are
-    /// forgotten (4), and how many blocks of marks follow (4).
+    /// The number of the last record in it (8), the writers, the latest moments of what is forgotten
+    /// (4 and 4), and how many blocks of marks follow (4).
     Ledger = 3,
     /// Nothing; there is nothing behind it.
     End = 4,
-    /// The latest moment of any of these marks (4), and the marks.
+    /// The latest moments of these marks (4 and 4), and the marks.
     Marks = 5,
 }
 
@@ -123,12 +123,12 @@ impl Writer {
             record::put_group_id(&mut content, *id);
             record::put_outcomes(&mut content, outcomes);
         }
-        content.extend(marks.forgotten_through.get().to_le_bytes());
+        content.extend(moments_to_bytes(marks.forgotten));
         content.extend(&(marks.chunks.len() as u64).to_le_bytes()[..4]);
         self.block(Block::Ledger, &[&content])
             .map_err(AppendError::NotWritten)?;
         for chunk in &marks.chunks {
-            let newest = chunk.newest.get().to_le_bytes();
+            let newest = moments_to_bytes(chunk.newest);
             content.clear();
             for mark in &chunk.marks {
                 content.extend(mark.to_bytes());
@@ -256,12 +256,12 @@ pub(super) fn load(
             let (id, outcomes) = (record::group_id(fields)?, record::outcomes(fields)?);
             ledger.settle(Some(id), &outcomes, [], UnixSeconds::default());
         }
-        ledger.marks.forgot_through(fields.u32()?.into());
+        ledger.marks.forgot(moments(fields)?);
         Some((sequence, fields.u32()?))
     })?;
     for _ in 0..chunks {
         blocks.next(Block::Marks, |fields| {
-            let newest = fields.u32()?.into();
+            let newest = moments(fields)?;
             while !fields.is_empty() {
                 let mark = StoredMark::from_bytes(&fields.array()?);
                 ledger.marks.push(mark, newest);
@@ -336,6 +336,20 @@ fn load_shards(
         .into_values()
         .collect::<Result<_, _>>()?;
     read.map(|()| shards)
+}
+
+fn moments_to_bytes(moments: Moments) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&moments.counted_at.get().to_le_bytes());
+    bytes[4..].copy_from_slice(&moments.stamped_at.get().to_le_bytes());
+    bytes
+}
+
+fn moments(fields: &mut Reader<'_>) -> Option<Moments> {
+    Some(Moments {
+        counted_at: fields.u32()?.into(),
+        stamped_at: fields.u32()?.into(),
+    })
 }
 
 struct Blocks<'a, R> {

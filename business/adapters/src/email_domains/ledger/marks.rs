@@ -6,7 +6,7 @@ use business::{
     email_domains::model::{Mark, MarkMemory},
     kernel::UnixSeconds,
 };
-use hashbrown::HashTable;
+use hashbrown::{HashTable, hash_table::Entry};
 
 /// For how long marks are remembered, at the most.
 #[derive(Clone, Copy, Debug)]
@@ -32,14 +32,31 @@ pub(crate) struct Marks {
     /// last number.
     first: u32,
     index: Vec<HashTable<u32>>,
-    forgotten_through: UnixSeconds,
+    forgotten: Moments,
+}
+
+/// The latest ones of some marks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Moments {
+    /// At which one was counted.
+    pub(crate) counted_at: UnixSeconds,
+    /// Which a key says it was made at; the epoch if none does.
+    pub(crate) stamped_at: UnixSeconds,
+}
+
+impl Moments {
+    fn max(self, other: Self) -> Self {
+        Self {
+            counted_at: self.counted_at.max(other.counted_at),
+            stamped_at: self.stamped_at.max(other.stamped_at),
+        }
+    }
 }
 
 /// Up to so many marks, counted one after the other.
 #[derive(Clone, Default)]
 pub(crate) struct Chunk {
-    /// The latest moment at which one of them was counted, or its key stamped.
-    pub(crate) newest: UnixSeconds,
+    pub(crate) newest: Moments,
     pub(crate) marks: Vec<StoredMark>,
 }
 
@@ -53,7 +70,7 @@ pub(crate) struct StoredMark {
 /// All marks at one moment, cheaply copied.
 #[derive(Clone)]
 pub(crate) struct MarksCopy {
-    pub(crate) forgotten_through: UnixSeconds,
+    pub(crate) forgotten: Moments,
     pub(crate) chunks: VecDeque<Arc<Chunk>>,
 }
 
@@ -64,14 +81,15 @@ impl Marks {
             chunks: VecDeque::new(),
             first: 0,
             index: (0..PARTS).map(|_| HashTable::new()).collect(),
-            forgotten_through: UnixSeconds::default(),
+            forgotten: Moments::default(),
         }
     }
 
     pub(crate) fn memory(&self) -> MarkMemory {
         MarkMemory {
             window_s: self.limits.window_s.get(),
-            forgotten_through: self.forgotten_through,
+            forgotten_through: self.forgotten.counted_at,
+            forgotten_stamp: self.forgotten.stamped_at,
         }
     }
 
@@ -85,34 +103,36 @@ impl Marks {
 
     /// Adds a mark that is counted at this moment, and forgets what is too old or too many.
     pub(crate) fn add(&mut self, mark: Mark, counted_at: UnixSeconds) {
-        let stamped_at = mark.key.stamped_at.unwrap_or(counted_at);
-        let stored = StoredMark::of(&mark);
-        self.push(stored, counted_at.max(stamped_at));
-        while self.len() > self.limits.max_count.get() as usize && self.chunks.len() > 1 {
-            self.forget_chunk();
-        }
-        // One at a time, for groups wait meanwhile; they come more quickly than chunks fill.
-        let oldest = counted_at.get().saturating_sub(self.limits.window_s.get());
-        let is_old = |chunk: &Arc<Chunk>| chunk.newest.get() < oldest;
-        if self.chunks.front().is_some_and(is_old) {
-            self.forget_chunk();
+        let moments = Moments {
+            counted_at,
+            stamped_at: mark.key.stamped_at.unwrap_or_default(),
+        };
+        self.push(StoredMark::of(&mark), moments);
+        // Few at a time, for groups wait meanwhile; chunks fill more slowly.
+        for _ in 0..2 {
+            let too_many = self.len() > self.limits.max_count.get() as usize;
+            let oldest = counted_at.get().saturating_sub(self.limits.window_s.get());
+            let is_old = |chunk: &Arc<Chunk>| chunk.newest.counted_at.get() < oldest;
+            if too_many && self.chunks.len() > 1 || self.chunks.front().is_some_and(is_old) {
+                self.forget_chunk();
+            }
         }
     }
 
     pub(crate) fn copy(&self) -> MarksCopy {
         MarksCopy {
-            forgotten_through: self.forgotten_through,
+            forgotten: self.forgotten,
             chunks: self.chunks.clone(),
         }
     }
 
     /// Takes over what was forgotten before.
-    pub(crate) fn forgot_through(&mut self, moment: UnixSeconds) {
-        self.forgotten_through = self.forgotten_through.max(moment);
+    pub(crate) fn forgot(&mut self, moments: Moments) {
+        self.forgotten = self.forgotten.max(moments);
     }
 
-    /// Adds a mark as it was copied, of a chunk with this newest moment.
-    pub(crate) fn push(&mut self, stored: StoredMark, moment: UnixSeconds) {
+    /// Adds a mark as it was copied, of a chunk with these newest moments.
+    pub(crate) fn push(&mut self, stored: StoredMark, moments: Moments) {
         if self
             .chunks
             .back()
@@ -124,7 +144,7 @@ impl Marks {
         if let Some(chunk) = self.chunks.back_mut() {
             // A copy is made when a snapshot holds it just now.
             let chunk = Arc::make_mut(chunk);
-            chunk.newest = chunk.newest.max(moment);
+            chunk.newest = chunk.newest.max(moments);
             chunk.marks.push(stored);
         }
         let Self {
@@ -133,9 +153,18 @@ impl Marks {
             first,
             ..
         } = self;
-        index[part(stored.hash)].insert_unique(stored.hash[0], place, |&place| {
-            at(chunks, *first, place).hash[0]
-        });
+        let entry = index[part(stored.hash)].entry(
+            stored.hash[0],
+            |&other| at(chunks, *first, other).hash == stored.hash,
+            |&other| at(chunks, *first, other).hash[0],
+        );
+        // It may stand there, from before it was forgotten, when more is remembered now than then.
+        match entry {
+            Entry::Occupied(mut known) => *known.get_mut() = place,
+            Entry::Vacant(free) => {
+                free.insert(place);
+            }
+        }
     }
 
     fn forget_chunk(&mut self) {
@@ -150,7 +179,7 @@ impl Marks {
                 entry.remove();
             }
         }
-        self.forgot_through(chunk.newest);
+        self.forgot(chunk.newest);
         self.first = self.first.wrapping_add(low_bits(chunk.marks.len()));
         self.chunks.pop_front();
     }
@@ -284,16 +313,26 @@ mod tests {
         }
         marks.add(mark(chunk, None), 1_100.into());
         assert_eq!(known(&marks, 0..chunk), chunk, "the window is not over");
-        marks.add(mark(chunk + 1, None), 1_350.into());
-        assert_eq!(
-            known(&marks, 0..chunk),
-            chunk,
-            "the one with the stamp is not too old"
-        );
-        marks.add(mark(chunk + 2, None), 1_351.into());
+        marks.add(mark(chunk + 1, None), 1_101.into());
         assert_eq!(known(&marks, 0..chunk), 0);
-        assert_eq!(known(&marks, chunk..chunk + 3), 3);
-        assert_eq!(marks.memory().horizon(1_351.into()), 1_251.into());
+        assert_eq!(known(&marks, chunk..chunk + 2), 2);
+        assert_eq!(marks.memory().horizon(1_101.into()), 1_251.into());
+        assert_eq!(marks.memory().forgotten_through, 1_000.into());
+    }
+
+    #[test]
+    fn one_that_was_forgotten_and_counted_again_is_the_later_one() {
+        let mut marks = Marks::new(limits(1_000, 1_000_000));
+        let other = |fingerprint| Mark {
+            fingerprint,
+            ..mark(1, None)
+        };
+        marks.add(other(10), 5_000.into());
+        (2..=CHUNK as u64).for_each(|number| marks.add(mark(number, None), 5_000.into()));
+        marks.add(other(20), 6_000.into());
+        assert_eq!(marks.get(other(0).key.hash), Some(20));
+        marks.forget_chunk();
+        assert_eq!(marks.get(other(0).key.hash), Some(20));
     }
 
     #[test]
@@ -305,7 +344,7 @@ mod tests {
         marks.add(mark(count, None), 6_000.into());
 
         let mut again = Marks::new(limits(1_000, 1_000_000));
-        again.forgot_through(copy.forgotten_through);
+        again.forgot(copy.forgotten);
         for chunk in &copy.chunks {
             for stored in &chunk.marks {
                 let read = StoredMark::from_bytes(&stored.to_bytes());

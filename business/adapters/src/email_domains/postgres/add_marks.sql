@@ -1,4 +1,4 @@
--- Adds the marks of a group. $1 keys, sorted, $2 fingerprints, $3 stamps (0 for a key without one),
+-- Adds the marks of a group. $1 keys, sorted, $2 fingerprints, $3 stamps (-1 for a key without one),
 -- $4 the group's moment, $5 the window.
 --
 -- A key that another transaction has just added to the newest generation is waited for, and stands
@@ -15,15 +15,15 @@ WITH given AS (
     INSERT INTO marks (generation, key, fingerprint)
     SELECT (SELECT generation FROM current), key, fingerprint FROM given
     WHERE key NOT IN (SELECT key FROM older)
-        AND (stamped_at = 0
+        AND (stamped_at < 0
             OR stamped_at >= $4 - $5
-            AND stamped_at > (SELECT marks_forgotten_through FROM store))
+            AND stamped_at > coalesce((SELECT nullif(marks_forgotten_stamp, 0) FROM store), -1))
     ORDER BY key
     ON CONFLICT DO NOTHING
     RETURNING key
 )
 SELECT
-    (SELECT marks_forgotten_through FROM store),
+    (SELECT marks_forgotten_stamp FROM store),
     (SELECT coalesce(array_agg(key), '{}') FROM older),
     (SELECT coalesce(array_agg(fingerprint), '{}') FROM older),
     (SELECT coalesce(array_agg(key), '{}') FROM added)

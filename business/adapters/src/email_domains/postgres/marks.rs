@@ -27,14 +27,20 @@ use crate::email_domains::ledger::MarkLimits;
 
 /// How many generations there are.
 const KEPT: i64 = 3;
-/// What a mark takes in its table, in bytes.
-const MARK_BYTES: i64 = 72;
+/// What a mark takes in its table, in bytes: 24 and 4 of PostgreSQL's own, and its columns.
+const MARK_BYTES: i64 = 61;
+/// How long nobody looks again whether a generation has to end, in seconds: when none has to, and when
+/// it could not be ended.
+const NEXT_LOOK_S: u32 = 1;
+const NEXT_TRY_S: u32 = 10;
+/// A generation that began in so many seconds from now began by a clock that was wrong.
+const AHEAD_S: i64 = 3_600;
 
 /// When a generation ends.
 pub(super) struct Generations {
     limits: MarkLimits,
-    /// When it was looked last whether one has to.
-    looked_at: AtomicU32,
+    /// When to look next whether one has to.
+    next_look: AtomicU32,
 }
 
 /// What the database knew of a group's marks.
@@ -49,31 +55,47 @@ impl Generations {
     pub(super) fn new(limits: MarkLimits) -> Self {
         Self {
             limits,
-            looked_at: AtomicU32::new(0),
+            next_look: AtomicU32::new(0),
         }
     }
 
-    pub(super) fn memory(&self, forgotten_through: i64) -> MarkMemory {
-        let forgotten_through = forgotten_through.clamp(0, u32::MAX.into()).unsigned_abs();
+    pub(super) fn memory(&self, forgotten_through: i64, forgotten_stamp: i64) -> MarkMemory {
+        let moment = |stored: i64| UnixSeconds::saturating_from(stored.max(0).unsigned_abs());
         MarkMemory {
             window_s: self.limits.window_s.get(),
-            forgotten_through: UnixSeconds::saturating_from(forgotten_through),
+            forgotten_through: moment(forgotten_through),
+            forgotten_stamp: moment(forgotten_stamp),
         }
     }
 
     /// Begins a new generation, and drops what is too old or too much, if it is time. Looks once a
     /// second at most, by the time of groups.
+    ///
+    /// What the database does not allow now, it may later: until then marks are kept for longer. A
+    /// group does not fail for that.
     pub(super) async fn turn_if_due(
         &self,
         connection: &mut PgConnection,
         now: UnixSeconds,
     ) -> Result<(), PortError> {
-        if self.looked_at.swap(now.get(), Ordering::Relaxed) == now.get() {
+        let (now_s, next_look) = (now.get(), self.next_look.load(Ordering::Relaxed));
+        // Farther ahead than that, it was set by a clock that was wrong.
+        if now_s < next_look && next_look - now_s <= NEXT_TRY_S {
             return Ok(());
         }
-        self.turn(connection, now)
-            .await
-            .map_err(|error| port_error(OPERATION, Phase::Before, error))
+        let look_again = |seconds: u32| {
+            let next_look = now_s.saturating_add(seconds);
+            self.next_look.store(next_look, Ordering::Relaxed);
+        };
+        look_again(NEXT_LOOK_S);
+        match self.turn(connection, now).await {
+            Err(sqlx::Error::Database(error)) => {
+                tracing::warn!(%error, "marks are kept for longer: no generation could be begun");
+                look_again(NEXT_TRY_S);
+                Ok(())
+            }
+            result => result.map_err(|error| port_error(OPERATION, Phase::Before, error)),
+        }
     }
 
     async fn turn(&self, connection: &mut PgConnection, now: UnixSeconds) -> sqlx::Result<()> {
@@ -82,7 +104,11 @@ impl Generations {
             return Ok(());
         }
         let mut transaction = connection.begin().await?;
-        // Waits until nobody counts marks; from then on others wait for this.
+        // Waits until nobody counts marks; from then on others wait for this. A backup reads for
+        // hours: not behind that.
+        sqlx::query("SET LOCAL lock_timeout = '250ms'")
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query("LOCK TABLE marks IN ACCESS EXCLUSIVE MODE")
             .execute(&mut *transaction)
             .await?;
@@ -96,18 +122,19 @@ impl Generations {
         )))
         .execute(&mut *transaction)
         .await?;
-        sqlx::query("INSERT INTO mark_generations VALUES ($1, $2, 0)")
+        sqlx::query("INSERT INTO mark_generations VALUES ($1, $2, 0, 0)")
             .bind(next)
             .bind(now)
             .execute(&mut *transaction)
             .await?;
-        let dropped: Vec<(i64, i64)> = sqlx::query_as(
-            "DELETE FROM mark_generations WHERE generation <= $1 RETURNING generation, newest",
+        let dropped: Vec<(i64, i64, i64)> = sqlx::query_as(
+            "DELETE FROM mark_generations WHERE generation <= $1
+             RETURNING generation, newest, newest_stamp",
         )
         .bind(next - KEPT)
         .fetch_all(&mut *transaction)
         .await?;
-        for (generation, newest) in dropped {
+        for (generation, newest, newest_stamp) in dropped {
             sqlx::query(sqlx::AssertSqlSafe(format!(
                 "DROP TABLE marks_{generation}"
             )))
@@ -115,9 +142,11 @@ impl Generations {
             .await?;
             sqlx::query(
                 "UPDATE store
-                 SET marks_forgotten_through = GREATEST(marks_forgotten_through, $1)",
+                 SET marks_forgotten_through = GREATEST(marks_forgotten_through, $1),
+                     marks_forgotten_stamp = GREATEST(marks_forgotten_stamp, $2)",
             )
             .bind(newest)
+            .bind(newest_stamp)
             .execute(&mut *transaction)
             .await?;
         }
@@ -135,7 +164,9 @@ impl Generations {
         let window_s = i64::from(self.limits.window_s.get());
         let most = i64::from(self.limits.max_count.get()) * MARK_BYTES / KEPT;
         // Rounded up: two generations are the window, or more.
-        let ends = now >= began_at + (window_s + 1) / 2 || bytes >= most.max(8_192);
+        let ends = now >= began_at + (window_s + 1) / 2
+            || now < began_at - AHEAD_S
+            || bytes >= most.max(8_192);
         Ok(ends.then_some(generation))
     }
 
@@ -146,10 +177,13 @@ impl Generations {
         group: &Group,
     ) -> Result<(), PortError> {
         sqlx::query(
-            "UPDATE mark_generations SET newest = $1 + 60
-             WHERE generation = (SELECT max(generation) FROM mark_generations) AND newest < $1",
+            "UPDATE mark_generations
+             SET newest = GREATEST(newest, $1 + 5), newest_stamp = GREATEST(newest_stamp, $2 + 5)
+             WHERE generation = (SELECT max(generation) FROM mark_generations)
+                 AND (newest < $1 OR newest_stamp < $2)",
         )
-        .bind(Given::of(group).newest)
+        .bind(i64::from(group.formed_at.get()))
+        .bind(Given::of(group).latest_stamp)
         .execute(connection)
         .await
         .map_err(|error| port_error(OPERATION, Phase::Before, error))?;
@@ -171,7 +205,7 @@ impl Generations {
             ..
         } = Given::of(group);
 
-        let (forgotten_through, older, their_fingerprints, added): (
+        let (forgotten_stamp, older, their_fingerprints, added): (
             i64,
             Vec<Uuid>,
             Vec<i64>,
@@ -185,7 +219,7 @@ impl Generations {
             .fetch_one(&mut *connection)
             .await
             .map_err(failed)?;
-        let horizon = self.memory(forgotten_through).horizon(group.formed_at);
+        let horizon = self.memory(0, forgotten_stamp).horizon(group.formed_at);
         let mut stored: HashMap<u128, u64> = older
             .into_iter()
             .zip(their_fingerprints)
@@ -207,7 +241,7 @@ impl Generations {
         }
         let accounted = |(key, stamp): (&Uuid, &i64)| {
             let is_stored = added.contains(key) || stored.contains_key(&key.as_u128());
-            is_stored || (*stamp > 0 && *stamp < i64::from(horizon.get()))
+            is_stored || (*stamp >= 0 && *stamp < i64::from(horizon.get()))
         };
         if !keys.iter().zip(&stamps).all(accounted) {
             return Err(PortError::new(ErrorKind::Unexpected, OPERATION));
@@ -224,10 +258,10 @@ pub(super) struct Given {
     /// Sorted: one order for all, so that none waits for another in a circle.
     pub(super) keys: Vec<Uuid>,
     pub(super) fingerprints: Vec<i64>,
-    /// When each key was made; 0 if it does not say so.
+    /// When each key was made; -1 if it does not say so.
     pub(super) stamps: Vec<i64>,
-    /// The latest moment of the group or of a stamp.
-    pub(super) newest: i64,
+    /// The latest of them.
+    pub(super) latest_stamp: i64,
 }
 
 impl Given {
@@ -237,14 +271,11 @@ impl Given {
             // Of several under one key the first counts.
             marks.entry(Uuid::from_u128(mark.key.hash)).or_insert(mark);
         }
-        let stamp = |mark: &Mark| mark.key.stamped_at.map_or(0, |stamp| stamp.get().into());
+        let stamp = |mark: &Mark| mark.key.stamped_at.map_or(-1, |stamp| stamp.get().into());
         let stamps: Vec<i64> = marks.values().map(stamp).collect();
         let fingerprint = |mark: &Mark| mark.fingerprint.cast_signed();
         Self {
-            newest: stamps
-                .iter()
-                .copied()
-                .fold(group.formed_at.get().into(), i64::max),
+            latest_stamp: stamps.iter().copied().max().unwrap_or(-1),
             fingerprints: marks.values().map(fingerprint).collect(),
             keys: marks.into_keys().collect(),
             stamps,

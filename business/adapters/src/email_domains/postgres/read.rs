@@ -130,16 +130,18 @@ pub(super) async fn probe(
     rule: &Rule,
     generations: &Generations,
 ) -> Result<Probe, PortError> {
-    let (id, threshold, forgotten_through): (Uuid, Option<i64>, i64) =
-        sqlx::query_as("SELECT id, threshold, marks_forgotten_through FROM store")
-            .fetch_one(pool)
-            .await
-            .map_err(failed("probe"))?;
+    let (id, threshold, forgotten_through, forgotten_stamp): (Uuid, Option<i64>, i64, i64) =
+        sqlx::query_as(
+            "SELECT id, threshold, marks_forgotten_through, marks_forgotten_stamp FROM store",
+        )
+        .fetch_one(pool)
+        .await
+        .map_err(failed("probe"))?;
     rule.check(threshold)
         .map_err(|error| error.refusing("probe"))?;
     Ok(Probe {
         store: StoreId(id.as_u128()),
-        memory: generations.memory(forgotten_through),
+        memory: generations.memory(forgotten_through, forgotten_stamp),
     })
 }
 

@@ -45,7 +45,7 @@ static MARKED: LazyLock<String> = LazyLock::new(|| {
         ),
         (
             "-- (marked: once they are added)",
-            "AND EXISTS (SELECT FROM added)",
+            "AND (SELECT count(*) FROM added) > 0",
         ),
     ];
     let sql = APPLY.to_owned();
@@ -66,7 +66,11 @@ pub(super) async fn record(
     if group.members.iter().all(|member| member.mark.is_none()) {
         // One statement, which commits itself: one round trip.
         let outcomes = resolve_marks(&group.members, group.formed_at, |_| None);
-        return apply(connection, group, &key, outcomes, rule, Phase::Committing).await;
+        let applied = apply(connection, group, &key, outcomes, rule, Phase::Committing).await?;
+        return match applied {
+            Some(recorded) => Ok(recorded),
+            None => ledger::recorded_before(connection, group, &key, rule).await,
+        };
     }
 
     generations.turn_if_due(connection, group.formed_at).await?;
@@ -86,7 +90,12 @@ pub(super) async fn record(
     let outcomes = resolve_marks(&group.members, stored.horizon, |hash| {
         stored.fingerprints.get(&hash).copied()
     });
-    let recorded = apply(&mut transaction, group, &key, outcomes, rule, Phase::Before).await?;
+    let applied = apply(&mut transaction, group, &key, outcomes, rule, Phase::Before).await?;
+    let Some(recorded) = applied else {
+        // Nor do its marks: they are those of the first time, or forgotten since.
+        transaction.rollback().await.map_err(failed)?;
+        return ledger::recorded_before(connection, group, &key, rule).await;
+    };
     generations.note(&mut transaction, group).await?;
     let committed = transaction.commit().await;
     committed.map_err(|error| port_error(OPERATION, Phase::Committing, error))?;
@@ -94,7 +103,7 @@ pub(super) async fn record(
 }
 
 /// Counts a group none of whose marks is known, in one statement with its marks, which commits
-/// itself. `None` when that cannot be said of it: nothing was done then.
+/// itself. `None` when that cannot be said of it: nothing was counted then.
 async fn fresh(
     connection: &mut PgConnection,
     group: &Group,
@@ -103,9 +112,9 @@ async fn fresh(
     generations: &Generations,
 ) -> Result<Option<Recorded>, PortError> {
     let given = Given::of(group);
-    let earliest = given.stamps.iter().copied().filter(|stamp| *stamp > 0);
+    let earliest = given.stamps.iter().copied().filter(|stamp| *stamp >= 0);
     let earliest = earliest.min().unwrap_or(i64::MAX);
-    let horizon = generations.memory(0).horizon(group.formed_at);
+    let horizon = generations.memory(0, 0).horizon(group.formed_at);
     if earliest < horizon.get().into() {
         return Ok(None);
     }
@@ -122,7 +131,7 @@ async fn fresh(
         .bind(given.keys)
         .bind(given.fingerprints)
         .bind(earliest)
-        .bind(given.newest)
+        .bind(given.latest_stamp)
         .fetch_one(connection)
         .await
     {
@@ -135,8 +144,8 @@ async fn fresh(
     recorded(outcomes, &turned, turns).map(Some)
 }
 
-/// Advances the writer and counts what the outcomes let count. A group that was recorded before
-/// is answered as then.
+/// Advances the writer and counts what the outcomes let count; `None` when the group was recorded
+/// before, or not by this rule.
 async fn apply(
     connection: &mut PgConnection,
     group: &Group,
@@ -144,7 +153,7 @@ async fn apply(
     outcomes: Outcomes,
     rule: &Rule,
     phase: Phase,
-) -> Result<Recorded, PortError> {
+) -> Result<Option<Recorded>, PortError> {
     let folded = Folded::of(group, &outcomes);
     let (applied, turned, turns): Applied = folded
         .bind(sqlx::query_as(APPLY), group, key, &outcomes, rule)
@@ -152,9 +161,9 @@ async fn apply(
         .await
         .map_err(|error| port_error(OPERATION, phase, error))?;
     if !applied {
-        return ledger::recorded_before(connection, group, key, rule).await;
+        return Ok(None);
     }
-    recorded(outcomes, &turned, turns)
+    recorded(outcomes, &turned, turns).map(Some)
 }
 
 /// Whether it was applied, and the domains whose verdict changed, with how.
@@ -250,4 +259,18 @@ fn sum(counts: &[i64]) -> i64 {
 /// Counts stop at `Tally::MAX_COUNT`, so a change needs no more.
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_marks_need_stands_in_the_statement() {
+        for part in ["fresh AS", "added AS", "FROM fresh", "FROM added"] {
+            assert!(MARKED.contains(part), "{part}");
+        }
+        assert_eq!(MARKED.matches("EXISTS (SELECT FROM fresh)").count(), 2);
+        assert!(!MARKED.contains("(marked: "));
+    }
 }

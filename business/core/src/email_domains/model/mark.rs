@@ -50,15 +50,27 @@ pub type Outcomes = SmallVec<[Outcome; 1]>;
 pub struct MarkMemory {
     /// For how many seconds a mark is remembered, unless there are too many.
     pub window_s: u32,
-    /// The latest moment at which a mark was counted, or its key stamped, that is forgotten.
+    /// The latest moment at which a mark was counted that is forgotten.
     pub forgotten_through: UnixSeconds,
+    /// The latest stamp of a key that is forgotten. Keys without stamps are never refused, so
+    /// forgetting them refuses nobody, whatever a clock may have said when they were counted.
+    pub forgotten_stamp: UnixSeconds,
 }
 
 impl MarkMemory {
-    /// A mark whose key was made from this moment on is remembered if it ever counted.
+    /// A key that says that it was made from this moment on is remembered if it ever counted.
     pub fn horizon(&self, now: UnixSeconds) -> UnixSeconds {
+        self.since(now, self.forgotten_stamp)
+    }
+
+    /// Whatever counted from this moment on is remembered, whatever its key says.
+    pub fn remembered_from(&self, now: UnixSeconds) -> UnixSeconds {
+        self.since(now, self.forgotten_through.max(self.forgotten_stamp))
+    }
+
+    fn since(&self, now: UnixSeconds, forgotten: UnixSeconds) -> UnixSeconds {
         let window = now.get().saturating_sub(self.window_s);
-        match self.forgotten_through.get() {
+        match forgotten.get() {
             0 => window,
             forgotten => window.max(forgotten.saturating_add(1)),
         }
@@ -139,16 +151,19 @@ mod tests {
 
     #[test]
     fn the_horizon_is_where_memory_ends() {
-        let horizon = |forgotten_through: u32, now: u32| {
+        let ends = |counted: u32, stamp: u32, now: u32| {
             let memory = MarkMemory {
                 window_s: 60,
-                forgotten_through: forgotten_through.into(),
+                forgotten_through: counted.into(),
+                forgotten_stamp: stamp.into(),
             };
-            memory.horizon(now.into()).get()
+            let now = now.into();
+            (memory.horizon(now).get(), memory.remembered_from(now).get())
         };
-        assert_eq!(horizon(0, 1_000), 940);
-        assert_eq!(horizon(0, 10), 0);
-        assert_eq!(horizon(900, 1_000), 940);
-        assert_eq!(horizon(970, 1_000), 971);
+        assert_eq!(ends(0, 0, 1_000), (940, 940));
+        assert_eq!(ends(0, 0, 10), (0, 0));
+        assert_eq!(ends(900, 900, 1_000), (940, 940));
+        assert_eq!(ends(970, 0, 1_000), (940, 971));
+        assert_eq!(ends(970, 980, 1_000), (981, 981));
     }
 }
