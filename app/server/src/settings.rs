@@ -162,6 +162,8 @@ pub struct RedisSettings {
 pub struct QueueSettings {
     /// Requests that may wait for each committer.
     pub capacity: NonZeroU32,
+    /// How long the oldest of them may have waited for one more to be taken.
+    pub max_wait_ms: NonZeroU32,
 }
 
 impl Settings {

@@ -99,6 +99,7 @@ pub async fn wire(
             let options = BatchedOptions {
                 committers,
                 queue_capacity: settings.queue.capacity,
+                max_wait: millis(settings.queue.max_wait_ms),
             };
             Batched::start(traced.clone(), options, &clock, shutdown, registry).map(Arc::new)
         })

@@ -51,6 +51,7 @@ fn batched(inner: Arc<dyn DomainTallies>, committers: usize) -> Arc<dyn DomainTa
     let options = BatchedOptions {
         committers: NonZeroUsize::new(committers).unwrap(),
         queue_capacity: NonZeroU32::new(16_384).unwrap(),
+        max_wait: Duration::from_secs(60),
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let batched = Batched::start(inner, options, &clock, &Shutdown::new(), &Registry::new());

@@ -8,7 +8,7 @@ mod rig;
 #[path = "postgres/schema.rs"]
 mod schema;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use adapters::{
     SystemClock,
@@ -245,7 +245,7 @@ async fn who_finds_no_free_connection_is_told_so() {
     let url = database(testing::Postgres::shared()).await;
     let one = PostgresOptions {
         max_write_connections: 1.try_into().unwrap(),
-        connect_timeout: std::time::Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(1),
         ..options(&url)
     };
     let store = connect(one).await;
@@ -483,6 +483,7 @@ async fn single_events_share_a_committer_and_large_requests_use_all() {
     let options = BatchedOptions {
         committers: 4.try_into().unwrap(),
         queue_capacity: 100.try_into().unwrap(),
+        max_wait: Duration::from_secs(60),
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = connect(rig::options(&url)).await;

@@ -15,9 +15,12 @@ use super::{
 };
 use crate::{
     limits::{HotRoutes, RequestLog},
-    problem::Problem,
+    problem::{Kind, Problem},
     routes::Route,
 };
+
+/// How often a route logs, in one worker, that it refuses requests for overload.
+const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(1);
 
 /// The metrics of one server. Clones share them.
 #[derive(Clone)]
@@ -81,6 +84,8 @@ pub(super) struct Observer {
     log: RequestLog,
     /// Requests since the last one that was logged.
     unlogged: Cell<u32>,
+    /// When a refusal for overload was last logged, and how many were not since.
+    refused: Cell<(Option<Instant>, u64)>,
     metrics: HttpMetrics,
     /// The histograms met so far, so that labels are looked up once each. Methods and statuses
     /// are few, so is this.
@@ -103,6 +108,7 @@ impl Observer {
             route,
             log,
             unlogged: Cell::new(0),
+            refused: Cell::default(),
             metrics: metrics.clone(),
             durations: RefCell::default(),
             events: route
@@ -134,6 +140,19 @@ impl Observer {
         let histogram = self.metrics.duration.with_label_values(&labels);
         histogram.observe(seconds);
         durations.push((method, status, histogram));
+    }
+
+    /// Whether this refusal for overload is logged, and how many before it were not: one a second.
+    /// Under ten times the load there are tens of thousands a second, and a log that cannot take
+    /// them would hold up those who serve.
+    fn logs_refusal(&self, now: Instant) -> Option<u64> {
+        let (logged, others) = self.refused.get();
+        if logged.is_some_and(|logged| now.duration_since(logged) < REFUSALS_LOGGED_EVERY) {
+            self.refused.set((logged, others + 1));
+            return None;
+        }
+        self.refused.set((Some(now), 0));
+        Some(others)
     }
 
     fn is_logged(&self, status: StatusCode) -> bool {
@@ -176,8 +195,14 @@ impl Observation<'_> {
                 _ => event.failed.inc(),
             }
         }
-        if self.observer.is_logged(status) {
-            self.log(status, elapsed, id, problem);
+        let overloaded = problem.is_some_and(|problem| problem.kind() == Kind::Overloaded);
+        if overloaded {
+            let now = self.started + elapsed;
+            if let Some(others) = self.observer.logs_refusal(now) {
+                self.log(status, elapsed, id, problem, Some(others));
+            }
+        } else if self.observer.is_logged(status) {
+            self.log(status, elapsed, id, problem, None);
         }
     }
 
@@ -187,6 +212,7 @@ impl Observation<'_> {
         elapsed: Duration,
         id: &RequestId,
         problem: Option<&Problem>,
+        others_refused: Option<u64>,
     ) {
         // A macro, for a level has to be known when it is compiled.
         macro_rules! line {
@@ -201,6 +227,7 @@ impl Observation<'_> {
                     error = problem
                         .and_then(Problem::chain)
                         .map(tracing::field::display),
+                    others_refused,
                     "request"
                 )
             };
@@ -285,6 +312,17 @@ mod tests {
             logged(&observer(UNMATCHED, HotRoutes::Off), StatusCode::OK),
             [true; 6]
         );
+    }
+
+    #[test]
+    fn refusals_for_overload_are_logged_once_a_second_with_their_number() {
+        let observer = observer(DELIVERED, HotRoutes::Off);
+        let start = Instant::now();
+        let at = |millis| observer.logs_refusal(start + Duration::from_millis(millis));
+        assert_eq!(at(0), Some(0));
+        assert_eq!([at(1), at(500), at(999)], [None; 3]);
+        assert_eq!(at(1_000), Some(3));
+        assert_eq!(at(5_000), Some(0));
     }
 
     #[test]

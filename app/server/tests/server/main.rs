@@ -13,6 +13,7 @@
 //! | `many_connections` | ten thousand connections, started with room for a thousand |
 //! | `bad_input` | each wrong request gets its own answer and changes nothing |
 //! | `postgres_faults` | whatever befalls PostgreSQL, what is sent again counts once |
+//! | `overload` | more than the store takes is refused at once, and the rest is counted |
 //! | `redis_faults` | whatever befalls Redis, no client hears of it |
 //! | `startup` | a server that cannot serve says why in one line, and ends |
 //! | `secrets` | no password is ever printed |
@@ -31,6 +32,7 @@ mod first_steps;
 mod keys;
 mod kills;
 mod many_connections;
+mod overload;
 mod postgres_faults;
 mod redis_faults;
 mod restarts;

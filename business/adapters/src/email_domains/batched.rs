@@ -6,6 +6,7 @@
 
 mod answers;
 mod committer;
+mod oldest;
 
 use std::{
     io,
@@ -15,6 +16,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -40,7 +42,11 @@ use tokio::sync::{
     watch,
 };
 
-use self::{answers::Ticket, committer::Committer};
+use self::{
+    answers::Ticket,
+    committer::Committer,
+    oldest::{Oldest, now_ms},
+};
 
 /// How requests wait.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +56,9 @@ pub struct BatchedOptions {
     pub committers: NonZeroUsize,
     /// How many requests may wait for each committer; one more is refused.
     pub queue_capacity: NonZeroU32,
+    /// Once a request has waited for longer than this, its committer's queue takes no more until it
+    /// moves: who cannot be served soon is told so at once. Those that wait already stay.
+    pub max_wait: Duration,
 }
 
 /// Groups what callers record, and records the groups in `inner`.
@@ -59,6 +68,7 @@ pub struct BatchedOptions {
 pub struct Batched {
     inner: Arc<dyn DomainTallies>,
     lanes: Box<[Lane]>,
+    max_wait_ms: u64,
     /// Whose turn it is among the lanes.
     turn: AtomicUsize,
     close: watch::Sender<bool>,
@@ -68,6 +78,7 @@ pub struct Batched {
 /// The way to one committer.
 struct Lane {
     sender: mpsc::Sender<Waiting>,
+    oldest: Arc<Oldest>,
     depth: IntGauge,
 }
 
@@ -75,6 +86,8 @@ struct Lane {
 struct Waiting {
     members: SmallVec<[Arc<Member>; 1]>,
     ticket: Ticket,
+    /// When it came, by [`now_ms`].
+    queued_ms: u64,
 }
 
 /// What a committer counts.
@@ -102,11 +115,13 @@ impl Batched {
         let mut threads = Vec::with_capacity(options.committers.get());
         for metrics in metrics {
             let depth = metrics.depth.clone();
+            let oldest = Arc::new(Oldest::nobody());
             let (sender, waiting) = mpsc::channel(options.queue_capacity.get() as usize);
             let committer = Committer::new(
                 Arc::clone(&inner),
                 Arc::clone(clock),
                 waiting,
+                Arc::clone(&oldest),
                 closing.clone(),
                 metrics,
             );
@@ -118,11 +133,16 @@ impl Batched {
             threads.push(spawn_thread("committer", shutdown, move || {
                 runtime.block_on(committer.run());
             })?);
-            lanes.push(Lane { sender, depth });
+            lanes.push(Lane {
+                sender,
+                oldest,
+                depth,
+            });
         }
         Ok(Self {
             inner,
             lanes: lanes.into(),
+            max_wait_ms: u64::try_from(options.max_wait.as_millis()).unwrap_or(u64::MAX),
             turn: AtomicUsize::new(0),
             close,
             threads: Mutex::new(threads),
@@ -167,15 +187,21 @@ impl DomainTallies for Batched {
         let lane = self
             .lane(group)
             .ok_or_else(|| error(ErrorKind::Unexpected))?;
+        let queued_ms = now_ms();
+        if lane.oldest.waited_ms(queued_ms) > self.max_wait_ms {
+            return Err(PortError::new(ErrorKind::Overloaded, "wait"));
+        }
         let place = lane.sender.try_reserve().map_err(|refused| match refused {
             TrySendError::Full(()) => error(ErrorKind::Overloaded),
             TrySendError::Closed(()) => error(ErrorKind::Unavailable),
         })?;
         let (ticket, answered) = answers::ticket();
         lane.depth.inc();
+        lane.oldest.queue(queued_ms);
         place.send(Waiting {
             members: group.members.clone(),
             ticket,
+            queued_ms,
         });
         answered.await
     }

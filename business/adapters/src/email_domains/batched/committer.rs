@@ -11,7 +11,7 @@ use business::{
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::{Metrics, Waiting, answers::answer_all};
+use super::{Metrics, Waiting, answers::answer_all, oldest::Oldest};
 
 /// A group is closed when it has this many changes, so that one write stays bounded however many
 /// large requests wait. The request that reaches the bound still goes in: it is never split.
@@ -22,6 +22,9 @@ pub(super) struct Committer {
     inner: Arc<dyn DomainTallies>,
     clock: Arc<dyn Clock>,
     waiting: mpsc::Receiver<Waiting>,
+    /// The first of the next group, when this one is full: only who has it knows how long it waits.
+    left: Option<Waiting>,
+    oldest: Arc<Oldest>,
     closing: watch::Receiver<bool>,
     metrics: Metrics,
     writer: WriterId,
@@ -33,6 +36,7 @@ impl Committer {
         inner: Arc<dyn DomainTallies>,
         clock: Arc<dyn Clock>,
         waiting: mpsc::Receiver<Waiting>,
+        oldest: Arc<Oldest>,
         closing: watch::Receiver<bool>,
         metrics: Metrics,
     ) -> Self {
@@ -41,6 +45,8 @@ impl Committer {
             inner,
             clock,
             waiting,
+            left: None,
+            oldest,
             closing,
             metrics,
             writer,
@@ -52,15 +58,18 @@ impl Committer {
     pub(super) async fn run(mut self) {
         let mut open = true;
         loop {
-            let first = tokio::select! {
-                biased;
-                // An error means that the policy is gone. What waits already is still received.
-                _ = self.closing.wait_for(|close| *close), if open => {
-                    self.waiting.close();
-                    open = false;
-                    continue;
-                }
-                first = self.waiting.recv() => first,
+            let first = match self.left.take() {
+                Some(left) => Some(left),
+                None => tokio::select! {
+                    biased;
+                    // An error means that the policy is gone. What waits already is still received.
+                    _ = self.closing.wait_for(|close| *close), if open => {
+                        self.waiting.close();
+                        open = false;
+                        continue;
+                    }
+                    first = self.waiting.recv() => first,
+                },
             };
             let Some(first) = first else { return };
             // The threads that serve go first: on a busy processor they add to the group instead
@@ -76,12 +85,16 @@ impl Committer {
     fn take(&mut self, first: Waiting) -> Vec<Waiting> {
         let mut changes = first.changes();
         let mut all = vec![first];
-        while changes < MAX_CHANGES
-            && let Ok(next) = self.waiting.try_recv()
-        {
+        while let Ok(next) = self.waiting.try_recv() {
+            if changes >= MAX_CHANGES {
+                self.left = Some(next);
+                break;
+            }
             changes += next.changes();
             all.push(next);
         }
+        self.oldest
+            .settle(self.left.as_ref().map(|left| left.queued_ms));
         self.metrics.depth.sub(all.len() as i64);
         self.metrics.group_requests.observe(all.len() as f64);
         self.metrics.group_changes.observe(changes as f64);
@@ -131,7 +144,10 @@ fn answer(waiting: Vec<Waiting>, recorded: Result<Recorded, PortError>) {
         .into_iter()
         .map(|change| (change.domain.clone(), change))
         .collect();
-    answer_all(waiting.into_iter().map(|Waiting { members, ticket }| {
+    answer_all(waiting.into_iter().map(|request| {
+        let Waiting {
+            members, ticket, ..
+        } = request;
         let outcomes = outcomes.by_ref().take(members.len()).collect();
         let verdict_changes = if changes.is_empty() {
             Vec::new()
