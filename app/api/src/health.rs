@@ -48,8 +48,8 @@ pub(crate) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Whether requests should be sent here: not while the server drains or the store does not answer
-/// within a second.
+/// Whether requests should be sent here: not while the server drains, the store does not answer
+/// within a second, or its disk is nearly full.
 #[utoipa::path(
     get, path = "/readyz", tag = "operation",
     params((
@@ -71,6 +71,9 @@ pub(crate) async fn readyz(
         failed.push(FieldError::new("serving", "the server is stopping"));
     }
     match tokio::time::timeout(PROBE_TIMEOUT, state.email_domains.probe()).await {
+        Ok(Ok(probe)) if probe.full => {
+            failed.push(FieldError::new("store", "no room to write on its disk"));
+        }
         Ok(Ok(_)) => {}
         Ok(Err(error)) => {
             failed.push(FieldError::new("store", error.kind().as_str()));

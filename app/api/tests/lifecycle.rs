@@ -23,6 +23,7 @@ async fn alive_asks_nobody_and_ready_asks_the_store() {
     );
 
     for (health, reason) in [
+        (Health::Full, "no room to write on its disk"),
         (Health::Down, "unavailable"),
         (Health::Silent, "no answer within a second"),
     ] {

@@ -52,6 +52,8 @@ pub struct VerdictSettings {
 pub struct StoreSettings {
     /// Which of them.
     pub kind: StoreKind,
+    /// How far the clock may be behind the newest record.
+    pub max_clock_lag_s: u32,
     /// For `embedded`.
     pub embedded: EmbeddedSettings,
     /// For `postgres`.
@@ -90,6 +92,7 @@ pub struct EmbeddedSettings {
     pub path: PathBuf,
     pub segment_bytes: NonZeroU64,
     pub snapshot_after_bytes: NonZeroU64,
+    pub min_free_bytes: u64,
     pub added_sync_delay_us: u32,
 }
 

@@ -27,12 +27,12 @@ use business::{
         service::EmailDomains,
         verdict::VerdictPolicy,
     },
-    kernel::Clock,
+    kernel::{Clock, UnixSeconds},
 };
 use foundation::{supervision::Shutdown, telemetry::Metrics};
 use uuid::Uuid;
 
-use crate::settings::{CacheKind, EmbeddedSettings, PostgresSettings, Settings, StoreKind};
+use crate::settings::{CacheKind, PostgresSettings, Settings, StoreKind, StoreSettings};
 
 /// Segments of the journal are allocated whole.
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
@@ -61,9 +61,10 @@ pub async fn wire(
     let store: Arc<dyn DomainTallies> = match settings.store.kind {
         StoreKind::Memory => Arc::new(memory(policy, marks)),
         StoreKind::Embedded => Arc::new(embedded(
-            &settings.store.embedded,
+            &settings.store,
             policy,
             marks,
+            &*clock,
             shutdown,
             metrics,
         )?),
@@ -164,12 +165,14 @@ fn memory(policy: VerdictPolicy, marks: MarkLimits) -> Memory {
 }
 
 fn embedded(
-    settings: &EmbeddedSettings,
+    store: &StoreSettings,
     policy: VerdictPolicy,
     marks: MarkLimits,
+    clock: &dyn Clock,
     shutdown: &Shutdown,
     metrics: &Metrics,
 ) -> anyhow::Result<Embedded> {
+    let settings = &store.embedded;
     let path = &settings.path;
     let failed = || format!("cannot open the store in {}", path.display());
     ensure!(
@@ -180,14 +183,16 @@ fn embedded(
         segment_bytes: settings.segment_bytes.get(),
         snapshot_after_bytes: settings.snapshot_after_bytes.get(),
         marks,
+        min_free_bytes: settings.min_free_bytes,
     };
     let directory = Arc::new(Directory::new(path).with_context(failed)?);
     let disk = slowed(directory, settings.added_sync_delay_us)?;
     let (
-        store,
+        embedded,
         Opened {
             domains,
             replayed_records,
+            newest,
             torn,
         },
     ) = Embedded::open(disk, options, policy, shutdown, metrics.registry()).with_context(failed)?;
@@ -196,7 +201,22 @@ fn embedded(
         tracing::warn!(file, offset, bytes, "cut off what a crash left unfinished");
     }
     tracing::info!(path = %path.display(), domains, replayed_records, "opened the store");
-    Ok(store)
+    if let Some(newest) = newest {
+        check_clock(clock.now(), newest, store.max_clock_lag_s)?;
+    }
+    Ok(embedded)
+}
+
+/// A clock that was set back would date events before those that are counted already, and a key by
+/// the hour it is made would look as if it came from the future.
+fn check_clock(now: UnixSeconds, newest: UnixSeconds, max_lag_s: u32) -> anyhow::Result<()> {
+    let lag_s = newest.get().saturating_sub(now.get());
+    ensure!(
+        lag_s <= max_lag_s,
+        "the clock is {lag_s} s behind the newest record of the store: set it right, or, if it was \
+         wrong then, raise `store.max_clock_lag_s`"
+    );
+    Ok(())
 }
 
 /// The disk as it is, or slower on purpose.
@@ -265,4 +285,17 @@ fn redis_options(settings: &Settings) -> anyhow::Result<RedisOptions> {
         connections: redis.connections,
         queue_capacity: redis.queue_capacity,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_may_be_a_little_behind_the_newest_record_and_no_more() {
+        let check = |now: u32, newest: u32| check_clock(now.into(), newest.into(), 60);
+        assert!(check(1_000, 900).is_ok() && check(1_000, 1_060).is_ok());
+        let reason = check(1_000, 1_061).unwrap_err().to_string();
+        assert!(reason.contains("61 s") && reason.contains("store.max_clock_lag_s"));
+    }
 }

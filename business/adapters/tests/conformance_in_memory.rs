@@ -38,6 +38,7 @@ const SMALL: EmbeddedOptions = EmbeddedOptions {
     segment_bytes: 4_096,
     snapshot_after_bytes: 16_384,
     marks: MARKS,
+    min_free_bytes: 0,
 };
 
 fn embedded(folder: &TempDir) -> Arc<dyn DomainTallies> {

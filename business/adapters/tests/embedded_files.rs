@@ -37,6 +37,7 @@ const LARGE: EmbeddedOptions = EmbeddedOptions {
     segment_bytes: 1 << 20,
     snapshot_after_bytes: 1 << 30,
     marks: MARKS,
+    min_free_bytes: 0,
 };
 
 fn open_with(folder: &TempDir, options: EmbeddedOptions) -> Result<(Embedded, Opened), OpenError> {
@@ -125,6 +126,7 @@ async fn store_with_records(count: u64) -> TempDir {
         Opened {
             domains: 0,
             replayed_records: 0,
+            newest: None,
             torn: None
         }
     );
@@ -375,7 +377,7 @@ async fn segments_may_fill_while_a_snapshot_begins() {
     let small = EmbeddedOptions {
         segment_bytes: 512,
         snapshot_after_bytes: u64::MAX,
-        marks: MARKS,
+        ..LARGE
     };
     let (store, _) = open_with(&folder, small).unwrap();
     let store = Arc::new(store);
@@ -571,6 +573,7 @@ async fn a_snapshot_replaces_the_journal_before_it_and_damage_to_it_is_refused()
         Opened {
             domains: 102,
             replayed_records: 1,
+            newest: Some(UnixSeconds::from(1_000)),
             torn: None
         }
     );
@@ -642,7 +645,7 @@ async fn the_journal_stays_bounded() {
     let small = EmbeddedOptions {
         segment_bytes: 2_048,
         snapshot_after_bytes: 8_192,
-        marks: MARKS,
+        ..LARGE
     };
     let (store, _) = open_with(&folder, small).unwrap();
     let mut sequence = 0;
@@ -726,4 +729,24 @@ async fn marks_are_forgotten_for_good() {
     let (store, _) = open_with(&folder, few(5_000)).unwrap();
     assert_eq!(mark(&store, 0..1_000, 300).await, 0);
     assert_eq!(mark(&store, 29_000..30_000, 300).await, 0);
+}
+
+#[tokio::test]
+async fn opening_tells_when_the_last_record_was_formed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(&folder).unwrap();
+    // A clock that ran ahead for a while, and was set right.
+    for (sequence, formed_at) in [(1, 5_000), (2, 9_000), (3, 7_000)] {
+        let group = Group {
+            formed_at: UnixSeconds::from(formed_at),
+            ..group(
+                sequence,
+                Changes::event(DomainName::parse("a.example").unwrap(), EventKind::Bounced),
+            )
+        };
+        store.record(&group).await.unwrap();
+    }
+    drop(store);
+    let (_, opened) = open(&folder).unwrap();
+    assert_eq!(opened.newest, Some(UnixSeconds::from(7_000)));
 }

@@ -78,6 +78,7 @@ impl DomainTallies for Faulty {
                 forgotten_through: UnixSeconds::ZERO,
                 forgotten_stamp: UnixSeconds::ZERO,
             },
+            full: false,
         })
     }
 }

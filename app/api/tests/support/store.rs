@@ -56,6 +56,7 @@ pub struct Store {
 pub enum Health {
     #[default]
     Well,
+    Full,
     Down,
     Silent,
 }
@@ -213,9 +214,10 @@ impl DomainTallies for Store {
     async fn probe(&self) -> Result<Probe, PortError> {
         let health = *self.health.lock().unwrap();
         match health {
-            Health::Well => Ok(Probe {
+            Health::Well | Health::Full => Ok(Probe {
                 store: StoreId(1),
                 memory: MEMORY,
+                full: matches!(health, Health::Full),
             }),
             Health::Down => Err(PortError::caused_by(
                 ErrorKind::Unavailable,

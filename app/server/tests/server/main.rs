@@ -8,7 +8,9 @@
 //! | `restarts` | a restart loses nothing, not even a reader's place in a list |
 //! | `keys` | what is sent again under its key counts once |
 //! | `kills` | what was acknowledged outlives `kill -9` |
+//! | `clock` | a clock behind the newest record is told |
 //! | `drain` | what was acknowledged outlives SIGTERM, which is obeyed |
+//! | `disk_full` | a disk that is nearly full takes no event, and loses none |
 //! | `two_servers` | two servers on one database are one counter |
 //! | `many_connections` | ten thousand connections, started with room for a thousand |
 //! | `bad_input` | each wrong request gets its own answer and changes nothing |
@@ -27,6 +29,8 @@
 
 mod bad_input;
 mod bulk;
+mod clock;
+mod disk_full;
 mod drain;
 mod first_steps;
 mod keys;

@@ -14,6 +14,8 @@
 //! | `journal` | segments, appending, replaying |
 //! | `writer` | the end of the journal, and which files are behind it |
 //! | `snapshot` | writing and loading one |
+//! | `space` | whether the disk has room for more |
+//! | `self_test` | what is tried before it serves |
 //! | `keeper` | the thread that makes segments and snapshots ahead of need |
 
 mod appliers;
@@ -27,7 +29,9 @@ mod journal;
 mod keeper;
 mod metrics;
 mod record;
+mod self_test;
 mod snapshot;
+mod space;
 mod writer;
 
 use std::{
@@ -50,7 +54,7 @@ use business::{
         ports::{DomainTallies, Freshness, Page, PageRequest, Probe, Recorded, StoreId, Totals},
         verdict::VerdictPolicy,
     },
-    kernel::{ErrorKind, PortError},
+    kernel::{ErrorKind, PortError, UnixSeconds},
 };
 use foundation::supervision::Shutdown;
 use parking_lot::Mutex;
@@ -64,6 +68,7 @@ use self::{
     keeper::Keeper,
     metrics::Metrics,
     record::Record,
+    space::Space,
     writer::Writer,
 };
 pub use self::{error::OpenError, journal::TornTail};
@@ -84,6 +89,9 @@ pub struct EmbeddedOptions {
     pub snapshot_after_bytes: u64,
     /// For how long marks are remembered: in memory, in the journal and in snapshots.
     pub marks: MarkLimits,
+    /// With less room than this on the disk, nothing is written: nothing is recorded until there is
+    /// more, and the store does not open. 0 is not to ask.
+    pub min_free_bytes: u64,
 }
 
 /// What is allocated when a store opens, who waits for it: the keeper makes a whole segment once
@@ -100,6 +108,8 @@ pub struct Opened {
     pub domains: u64,
     /// How many records were replayed.
     pub replayed_records: u64,
+    /// When the last of these was formed.
+    pub newest: Option<UnixSeconds>,
     /// What a crash left unfinished, if it did.
     pub torn: Option<TornTail>,
 }
@@ -119,6 +129,7 @@ struct Shared {
     options: EmbeddedOptions,
     shutdown: Shutdown,
     metrics: Metrics,
+    space: Space,
     map: TallyMap,
     keeper: Mutex<Keeper>,
     writer: Mutex<Writer>,
@@ -177,6 +188,7 @@ impl Embedded {
         let (store, first) = (loaded.store, newest.unwrap_or(1));
         let snapshot_holds = newest.map(|_| loaded.holds());
         let mut ledger = loaded.ledger;
+        let mut newest_record = None;
         let replayed = thread::scope(|scope| {
             let mut appliers = Appliers::start(scope, &map, threads)
                 .map_err(OpenError::io(".", "start a thread to replay it"))?;
@@ -188,6 +200,7 @@ impl Embedded {
                 loaded.sequence,
                 |sequence, bytes| {
                     let record = Record::decode(bytes)?;
+                    newest_record = Some(record.formed_at);
                     for change in &record.changes {
                         let hash = map.hash_of(change.domain);
                         if sequence > loaded.shards[shard_of(hash)] {
@@ -207,6 +220,10 @@ impl Embedded {
         keeper::remove_before(&*disk, first, 0)
             .map_err(AppendError::into_io)
             .map_err(OpenError::io(".", "remove old files"))?;
+        let metrics = Metrics::register(registry)?;
+        let space = Space::new(options.min_free_bytes, metrics.free_bytes());
+        space.check(&*disk, true).map_err(OpenError::Full)?;
+        self_test::write_and_read(&*disk)?;
 
         let bytes = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
         let (number, segment) = match replayed.empty {
@@ -225,13 +242,15 @@ impl Embedded {
         let opened = Opened {
             domains: map.totals().domains,
             replayed_records: replayed.records,
+            newest: newest_record,
             torn: replayed.torn,
         };
         let shared = Arc::new(Shared {
             store,
             options,
             shutdown: shutdown.clone(),
-            metrics: Metrics::register(registry)?,
+            metrics,
+            space,
             map,
             keeper: Mutex::new(Keeper {
                 next_number: number.max(replayed.last_number) + 1,
@@ -327,6 +346,8 @@ impl Embedded {
         if !writer.segment.has_room_for(writer.buffer.len()) && writer.roll() {
             writer.encode(record)?;
         }
+        let grows = !writer.segment.has_room_for(writer.buffer.len());
+        shared.check_space(grows)?;
         let started = Instant::now();
         match writer.segment.append(&writer.buffer) {
             Ok(()) => {}
@@ -355,6 +376,12 @@ impl Embedded {
 }
 
 impl Shared {
+    fn check_space(&self, sure: bool) -> Result<(), PortError> {
+        self.space
+            .check(&*self.disk, sure)
+            .map_err(|error| PortError::caused_by(ErrorKind::Unavailable, "free disk space", error))
+    }
+
     /// After a failed sync nobody knows what is durable: the process has to stop and open the
     /// store anew.
     fn fail(&self, error: &io::Error) {
@@ -405,6 +432,7 @@ impl DomainTallies for Embedded {
         Ok(Probe {
             store: self.shared.store,
             memory: self.shared.applied.lock().ledger.memory(),
+            full: self.shared.check_space(true).is_err(),
         })
     }
 }

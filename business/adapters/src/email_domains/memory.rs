@@ -93,6 +93,7 @@ impl DomainTallies for Memory {
         Ok(Probe {
             store: self.store,
             memory: self.ledger.lock().memory(),
+            full: false,
         })
     }
 }

@@ -7,7 +7,12 @@
 
 mod simulated_disk;
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use adapters::email_domains::{
     Embedded, MarkLimits,
@@ -37,6 +42,7 @@ const BY_HAND: EmbeddedOptions = EmbeddedOptions {
     segment_bytes: 64 << 10,
     snapshot_after_bytes: u64::MAX,
     marks: MARKS,
+    min_free_bytes: 0,
 };
 
 /// No space is allocated: every group makes the journal grow.
@@ -44,6 +50,7 @@ const GROWING: EmbeddedOptions = EmbeddedOptions {
     segment_bytes: 1,
     snapshot_after_bytes: u64::MAX,
     marks: MARKS,
+    min_free_bytes: 0,
 };
 
 /// Segments of a few records, and the keeper always at work.
@@ -51,6 +58,7 @@ const SHORT: EmbeddedOptions = EmbeddedOptions {
     segment_bytes: 700,
     snapshot_after_bytes: 20_000,
     marks: MARKS,
+    min_free_bytes: 0,
 };
 
 fn open(disk: &SimulatedDisk, shutdown: &Shutdown) -> Result<Embedded, OpenError> {
@@ -400,4 +408,98 @@ async fn snapshots_that_fail_do_not_fill_the_disk_with_space_for_the_journal() {
         store.record(&long_group(sequence)).await.unwrap();
     }
     assert_eq!(disk.room_left(), 3_000);
+}
+
+/// With a bound that leaves room for this many bytes.
+const LEAST: usize = 10_000;
+
+#[tokio::test]
+async fn with_too_little_room_nothing_is_recorded_until_there_is_more() {
+    for options in [BY_HAND, GROWING] {
+        let options = EmbeddedOptions {
+            min_free_bytes: LEAST as u64,
+            ..options
+        };
+        let disk = SimulatedDisk::default();
+        let shutdown = Shutdown::new();
+        let store = open_with(options, &disk, &shutdown).unwrap();
+        store.record(&long_group(1)).await.unwrap();
+        disk.leave_room_for(LEAST - 1);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // The last look at the disk may have been a moment ago.
+        let mut counted = 1;
+        let error = loop {
+            assert!(Instant::now() < deadline);
+            match store.record(&long_group(counted + 1)).await {
+                Ok(_) => counted += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(disk.room_left(), LEAST - 1, "it took what was to be left");
+        assert!(store.snapshot().is_err());
+        assert_eq!(disk.room_left(), LEAST - 1);
+
+        // What is there is read, and told again.
+        assert!(store.probe().await.unwrap().full);
+        let found = contents(&store).await;
+        assert_eq!(found["d0.example"], (counted, 0));
+        store.record(&long_group(counted)).await.unwrap();
+        assert_eq!(contents(&store).await, found);
+
+        disk.leave_room_for(LEAST * 10);
+        store.record(&long_group(counted + 1)).await.unwrap();
+        assert!(!store.probe().await.unwrap().full);
+        drop(store);
+
+        disk.leave_room_for(LEAST - 1);
+        let refused = open_with(options, &disk, &shutdown).err();
+        assert!(matches!(refused, Some(OpenError::Full(_))), "{refused:?}");
+        disk.leave_room_for(LEAST * 10);
+        let store = open_with(options, &disk, &shutdown).unwrap();
+        assert_eq!(contents(&store).await["d0.example"], (counted + 1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_grows_stops_before_the_room_is_used_up() {
+    let options = EmbeddedOptions {
+        min_free_bytes: LEAST as u64,
+        ..GROWING
+    };
+    let disk = SimulatedDisk::default();
+    let store = open_with(options, &disk, &Shutdown::new()).unwrap();
+    disk.leave_room_for(LEAST + 5_000);
+    let mut sequence = 1;
+    while store.record(&long_group(sequence)).await.is_ok() {
+        sequence += 1;
+    }
+    assert!(disk.room_left() > LEAST - 2 * LONG_RECORD);
+    assert!(sequence > 10, "{sequence}");
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_sync_is_found_out_before_the_store_serves() {
+    let shutdown = Shutdown::new();
+    let mut tried = Vec::new();
+    for syncs in 0.. {
+        let disk = SimulatedDisk::default();
+        disk.fail_sync_after(syncs);
+        match open(&disk, &shutdown) {
+            Ok(_) => break,
+            Err(OpenError::Io { file, .. }) => tried.push(file),
+            Err(other) => panic!("{other}"),
+        }
+        // Nothing of it is left, whatever the disk kept.
+        for seed in 0..20 {
+            let disk = disk.after_power_loss(&mut Rng::with_seed(seed));
+            drop(open(&disk, &shutdown).unwrap());
+            let files = disk.list().unwrap();
+            assert!(
+                !files.iter().any(|name| name.contains("probe")),
+                "{files:?}"
+            );
+        }
+    }
+    assert!(tried.iter().any(|file| file == "probe.tmp"), "{tried:?}");
 }

@@ -320,6 +320,10 @@ impl Disk for SimulatedDisk {
         state.unsynced.clear();
         Ok(())
     }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.room_left() as u64)
+    }
 }
 
 struct SimulatedFile {

@@ -257,6 +257,7 @@ impl DomainTallies for Broken {
         Ok(Probe {
             store,
             memory: MEMORY,
+            full: false,
         })
     }
 }

@@ -156,6 +156,7 @@ impl DomainTallies for Plain {
         Ok(Probe {
             store,
             memory: MEMORY,
+            full: false,
         })
     }
 }

@@ -149,6 +149,8 @@ pub struct Probe {
     pub store: StoreId,
     /// What it remembers of marks.
     pub memory: MarkMemory,
+    /// It has no room for more: it can be read, and records nothing.
+    pub full: bool,
 }
 
 /// Tells one store's data from another's, over restarts.

@@ -12,6 +12,7 @@ use std::{
 };
 
 pub use delayed::Delayed;
+use rustix::fs::statvfs;
 
 /// One folder.
 pub trait Disk: Send + Sync + 'static {
@@ -62,6 +63,12 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// Then nothing is known of what is durable.
     fn sync_directory(&self) -> io::Result<()>;
+
+    /// How many bytes more it takes, of whoever is not root.
+    ///
+    /// # Errors
+    /// When the file system does not say.
+    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// A file that is written to.
@@ -171,6 +178,11 @@ impl Disk for Directory {
 
     fn sync_directory(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let told = statvfs(&self.path)?;
+        Ok(told.f_bavail.saturating_mul(told.f_frsize))
     }
 }
 

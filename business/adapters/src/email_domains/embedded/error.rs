@@ -16,6 +16,9 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is hardly any room left on the disk.
+    #[error("not enough room")]
+    Full(#[source] io::Error),
     /// A file of another version of catchall.
     #[error("{file}: format version {version} is not known to this version of catchall")]
     UnknownVersion {

@@ -79,6 +79,9 @@ impl Shared {
         if self.writer.lock().prepared.is_some() {
             return Ok(());
         }
+        // Without one the journal grows where it is, slowly, and as long as there is room.
+        self.space
+            .check_for(&*self.disk, self.options.segment_bytes)?;
         let made = Segment::create(
             &*self.disk,
             self.store,
@@ -127,6 +130,7 @@ impl Shared {
                 self.map.copy_arena(shard, &mut arena);
                 applied.sequence
             };
+            self.space.check_for(&*self.disk, arena.len() as u64)?;
             snapshot
                 .shard(shard, sequence, &arena)
                 .map_err(|error| self.stop_if_unknown(error))?;

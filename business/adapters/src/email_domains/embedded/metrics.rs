@@ -15,6 +15,7 @@ pub(super) struct Metrics {
     segments: IntGauge,
     snapshot_bytes: IntGauge,
     snapshot_seconds: Histogram,
+    free_bytes: IntGauge,
 }
 
 impl Metrics {
@@ -52,6 +53,11 @@ impl Metrics {
                 vec![0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0],
                 registry
             )?,
+            free_bytes: register_int_gauge_with_registry!(
+                "catchall_disk_free_bytes",
+                "Room left on the disk of the store, when it was last asked.",
+                registry
+            )?,
         })
     }
 
@@ -65,6 +71,10 @@ impl Metrics {
         self.segments
             .set((writer.full.len() as u64 + 1).cast_signed());
         self.snapshot_bytes.set(writer.snapshot_bytes.cast_signed());
+    }
+
+    pub(super) fn free_bytes(&self) -> IntGauge {
+        self.free_bytes.clone()
     }
 
     pub(super) fn snapshot_timer(&self) -> HistogramTimer {

@@ -142,6 +142,7 @@ pub(super) async fn probe(
     Ok(Probe {
         store: StoreId(id.as_u128()),
         memory: generations.memory(forgotten_through, forgotten_stamp),
+        full: false,
     })
 }
 

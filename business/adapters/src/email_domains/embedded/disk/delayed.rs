@@ -70,6 +70,10 @@ impl Disk for Delayed {
         (self.pause)(self.delay);
         self.disk.sync_directory()
     }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
 }
 
 struct DelayedFile {
