@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`server`] | binds, serves, drains |
+//! | `connection` | the deadlines of a connection, beside those of a request |
 //! | [`limits`] | every bound the HTTP layer keeps, as settings |
 //! | `routes` | the one table of routes: what is served, by whom, and how it can fail |
 //! | `middleware` | what happens to every request: its id, limits, panics, metrics, log line |
@@ -20,6 +21,7 @@
 pub mod bench {
     pub use crate::email_domains::count_lines;
 }
+mod connection;
 mod docs;
 mod email_domains;
 pub mod health;

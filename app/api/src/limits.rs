@@ -33,8 +33,12 @@ pub struct Settings {
     /// twice the longest one, for an encoded body stands beside its decoded form for a moment. What
     /// is made of a body takes about as much again, of CloudEvents several times as much.
     pub max_bodies_bytes: NonZeroU64,
-    /// How long a client may take to send a connection's first head, and each body; then 408.
+    /// How long a client may take to send each head and each body. Then 408, save for a head behind
+    /// the first of its connection: that ends without an answer.
     pub read_timeout_ms: NonZeroU64,
+    /// How long a client may read nothing of an answer that has to wait for it; then the connection
+    /// ends.
+    pub write_timeout_ms: NonZeroU64,
     /// How long a request may take to be answered once it is read; then 503.
     pub answer_timeout_ms: NonZeroU64,
     /// How long an idle connection is kept open.
@@ -90,6 +94,10 @@ impl Settings {
 
     pub(crate) fn read_timeout(&self) -> Duration {
         Duration::from_millis(self.read_timeout_ms.get())
+    }
+
+    pub(crate) fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms.get())
     }
 
     pub(crate) fn answer_timeout(&self) -> Duration {

@@ -25,6 +25,7 @@ pub(crate) use observation::HttpMetrics;
 pub(crate) use request_id::RequestId;
 
 use crate::{
+    connection::Watched,
     limits::Settings,
     problem::{Kind, Problem},
     routes::Route,
@@ -72,6 +73,8 @@ impl Gate {
         request: ServiceRequest,
         next: Next<BoxBody>,
     ) -> Result<ServiceResponse, Error> {
+        let connection = request.request().conn_data::<Rc<Watched>>();
+        let _answering = connection.map(Watched::answer);
         let id = RequestId::of(request.headers());
         // At debug, so that it costs nothing unless asked for: traces switch it on by its target.
         let span = tracing::debug_span!(

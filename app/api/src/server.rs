@@ -1,27 +1,42 @@
 //! Binds, serves, drains.
 
 use std::{
+    fmt::Debug,
+    future::ready,
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     pin::pin,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use actix_http::{HttpService, Request, error::DispatchError};
+use actix_server::GracefulShutdownSignal;
+use actix_service::{
+    IntoServiceFactory, ServiceFactory, ServiceFactoryExt as _, fn_service, map_config,
+};
 use actix_web::{
-    App as ActixApp, HttpServer, dev,
+    App as ActixApp, Error,
+    body::MessageBody,
+    dev::{AppConfig, ServiceResponse},
     web::{Bytes, Data},
 };
 use business::email_domains::service::EmailDomains;
 use foundation::telemetry::Metrics;
 use prometheus::IntGauge;
+use tokio::net::TcpStream;
 
 use crate::{
+    connection::{Connection, Watch},
     health::Readiness,
     limits::{MAX_WORKERS, Settings},
     middleware::{Bodies, BulkEvents, HttpMetrics, Shared},
     openapi, routes,
 };
+
+/// How long a client has to close a connection that is closed behind an answer.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is served.
 #[derive(Clone)]
@@ -53,7 +68,7 @@ pub(crate) struct State {
 /// An HTTP server that holds its addresses.
 #[must_use = "it serves nobody until it is run"]
 pub struct Server {
-    http: dev::Server,
+    http: actix_server::Server,
     addresses: Vec<SocketAddr>,
     readiness: Readiness,
     unready: Duration,
@@ -109,24 +124,25 @@ impl Server {
             let problem = "http.max_bodies_bytes is at least twice http.max_body_bytes";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
-        let mut http = HttpServer::new(move || {
-            ActixApp::new()
-                .app_data(state.clone())
-                .configure(|config| routes::configure(config, &shared))
-        })
-        .workers(workers)
-        .max_connections(settings.max_connections.get().div_ceil(workers))
-        .backlog(settings.backlog.get())
-        .keep_alive(settings.keep_alive())
-        .client_request_timeout(settings.read_timeout())
-        .shutdown_timeout(settings.drain_timeout_s())
-        // Answers to pipelined requests would wait 40 ms for an acknowledgement otherwise.
-        .tcp_nodelay(true)
-        .disable_signals();
+        let mut http = actix_server::Server::build()
+            .workers(workers)
+            .max_concurrent_connections(settings.max_connections.get().div_ceil(workers))
+            .shutdown_timeout(settings.drain_timeout_s())
+            .disable_signals();
+        let mut addresses = Vec::new();
         for address in listen {
-            http = http.bind(address)?;
+            let listener = listener(address, settings.backlog.get())?;
+            addresses.push(listener.local_addr()?);
+            let (state, shared) = (state.clone(), shared.clone());
+            let stopping = http.graceful_shutdown_signal();
+            http = http.listen("http", listener, move || {
+                let (state, shared) = (state.clone(), shared.clone());
+                let app = ActixApp::new()
+                    .app_data(state)
+                    .configure(|config| routes::configure(config, &shared));
+                worker(app, &shared.settings, stopping.clone())
+            })?;
         }
-        let addresses = http.addrs();
         if addresses.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -173,4 +189,51 @@ impl Server {
         let (ended, ()) = tokio::join!(http, handle.stop(true));
         ended
     }
+}
+
+/// Waits for connections at an address.
+fn listener(address: &SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // Once more, for the standard library has its own idea of how many may wait.
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    rustix::net::listen(&listener, backlog)?;
+    Ok(listener)
+}
+
+/// Serves the connections of one worker. Actix Web would put it together the same way, but over the
+/// bare streams: see [`connection`](crate::connection).
+fn worker<F, S, B>(
+    app: F,
+    settings: &Settings,
+    stopping: GracefulShutdownSignal,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
++ use<F, S, B>
+where
+    F: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<Request, Config = AppConfig, Response = ServiceResponse<B>, Error = Error>
+        + 'static,
+    S::InitError: Debug,
+    B: MessageBody + 'static,
+{
+    let watch = Watch::start(settings.read_timeout(), settings.write_timeout());
+    let http = HttpService::build()
+        .graceful_shutdown_signal(move || {
+            let stopping = stopping.clone();
+            async move { stopping.notified().await }
+        })
+        .keep_alive(settings.keep_alive())
+        .client_request_timeout(settings.read_timeout())
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+        .on_connect_ext(|connection: &Connection, data| {
+            data.insert(Rc::clone(connection.watched()));
+        })
+        .h1(map_config(app, |()| AppConfig::default()));
+    fn_service(move |stream: TcpStream| {
+        // Answers to pipelined requests would wait 40 ms for an acknowledgement otherwise. It fails
+        // only on a connection that is gone.
+        let _ = stream.set_nodelay(true);
+        let peer = stream.peer_addr().ok();
+        ready(Ok((watch.connection(stream), peer)))
+    })
+    .and_then(http)
 }

@@ -58,6 +58,7 @@ pub fn settings(changed: &serde_json::Value) -> Settings {
         "max_body_bytes": 65536,
         "max_bodies_bytes": 16_777_216,
         "read_timeout_ms": 20_000,
+        "write_timeout_ms": 20_000,
         "answer_timeout_ms": 20_000,
         "keep_alive_ms": 20_000,
         "unready_ms": 0,

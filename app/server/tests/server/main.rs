@@ -19,6 +19,7 @@
 //! | `redis_faults` | whatever befalls Redis, no client hears of it |
 //! | `startup` | a server that cannot serve says why in one line, and ends |
 //! | `secrets` | no password is ever printed |
+//! | `slow_clients` | a thousand that drip are cut, and honest ones are served |
 //! | `stack` | what the server is wired to keeps the promises of the port |
 
 #![allow(
@@ -41,6 +42,7 @@ mod postgres_faults;
 mod redis_faults;
 mod restarts;
 mod secrets;
+mod slow_clients;
 mod stack;
 mod startup;
 mod support;
