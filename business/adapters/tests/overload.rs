@@ -84,7 +84,7 @@ impl Rig {
         });
         let options = BatchedOptions {
             committers: NonZeroUsize::MIN,
-            queue_capacity: NonZeroU32::new(1_000).unwrap(),
+            queue_capacity: NonZeroU32::new(100_000).unwrap(),
             max_wait: MAX_WAIT,
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -202,8 +202,10 @@ async fn what_a_full_group_leaves_behind_still_counts_as_waiting() {
     rig.entered(1).await;
     rig.send_and_wait(FULL).await;
     rig.send_and_wait(FULL).await;
+    let second = Instant::now();
     rig.send_until_refused().await;
-    // The store moves, yet the second of them has waited as long as the first.
+    // The store moves, yet the second of them has waited too long as well.
+    tokio::time::sleep((MAX_WAIT + MAX_WAIT / 5).saturating_sub(second.elapsed())).await;
     rig.store.permits.add_permits(1);
     rig.entered(2).await;
     let answer = rig.send(1).await.expect("it is refused");
