@@ -29,7 +29,7 @@ use prometheus::Registry;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 const DEADLINE: Duration = Duration::from_secs(30);
-const MAX_WAIT: Duration = Duration::from_millis(300);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 const DOMAIN: &str = "a.example";
 
 /// A store that records a group for every permit it gets.
@@ -181,13 +181,12 @@ async fn a_queue_that_waits_too_long_takes_no_more_until_it_moves() {
     assert!(took >= MAX_WAIT - Duration::from_millis(20), "{took:?}");
     let waiting = rig.waiting.len() as u64;
     assert!(waiting >= 2, "{waiting}");
-    // At once, and every one.
-    let started = Instant::now();
+    // Every one, and nothing of it waits.
     for _ in 0..100 {
         let answer = rig.send(1).await.unwrap();
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::Overloaded);
     }
-    assert!(started.elapsed() < Duration::from_millis(50));
+    assert_eq!(rig.waiting.len() as u64, waiting);
 
     // Those that waited were not dropped, and with them gone the next one is taken.
     assert_eq!(rig.settle().await, waiting);

@@ -142,8 +142,8 @@ impl Observer {
         durations.push((method, status, histogram));
     }
 
-    /// Whether this refusal for overload is logged, and how many before it were not: one a second.
-    /// Under ten times the load there are tens of thousands a second, and a log that cannot take
+    /// Whether this refusal is logged, and how many before it were not: one a second. Under ten times
+    /// the load, or without a store, there are tens of thousands a second, and a log that cannot take
     /// them would hold up those who serve.
     fn logs_refusal(&self, now: Instant) -> Option<u64> {
         let (logged, others) = self.refused.get();
@@ -195,8 +195,11 @@ impl Observation<'_> {
                 _ => event.failed.inc(),
             }
         }
-        let overloaded = problem.is_some_and(|problem| problem.kind() == Kind::Overloaded);
-        if overloaded {
+        let refused = problem.is_some_and(|problem| {
+            use Kind::{OutcomeUnknown, Overloaded, Unavailable};
+            matches!(problem.kind(), Overloaded | Unavailable | OutcomeUnknown)
+        });
+        if refused {
             let now = self.started + elapsed;
             if let Some(others) = self.observer.logs_refusal(now) {
                 self.log(status, elapsed, id, problem, Some(others));

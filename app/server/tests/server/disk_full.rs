@@ -33,7 +33,7 @@ impl Disk {
         let min_free_bytes = match mounted {
             true => 16 * MIB,
             // Other tests use it too.
-            false => free(folder.path()) - 512 * MIB,
+            false => free(folder.path()).saturating_sub(512 * MIB),
         };
         Self {
             folder,

@@ -10,7 +10,7 @@ const DRIPPING: usize = 1_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_dripping_connections_are_cut_and_honest_clients_are_served() {
-    let server = Setup::memory().set("http.read_timeout_ms", 4_000).start();
+    let server = Setup::memory().set("http.read_timeout_ms", 10_000).start();
     let address = server.address();
     let domains = names(50);
     let load = Load::start(address, 20, Job::Write, &domains);

@@ -90,7 +90,7 @@ pub struct EmbeddedOptions {
     /// For how long marks are remembered: in memory, in the journal and in snapshots.
     pub marks: MarkLimits,
     /// With less room than this on the disk, nothing is written: nothing is recorded until there is
-    /// more, and the store does not open. 0 is not to ask.
+    /// more, and the store does not open. 0 is no bound.
     pub min_free_bytes: u64,
 }
 

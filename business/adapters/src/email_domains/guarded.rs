@@ -123,7 +123,6 @@ impl Guard {
         let deadline = Instant::now() + self.within;
         // Once a try may have been applied, no later failure says that none was.
         let mut unknown = None;
-        self.budget.lock().earn();
         let mut earlier = 0;
         loop {
             if !self.admit() {
@@ -135,7 +134,12 @@ impl Guard {
                 result.unwrap_or_else(|late| Err(PortError::caused_by(self.late, operation, late)));
             self.note(&result);
             let error = match result {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    if earlier == 0 {
+                        self.budget.lock().earn();
+                    }
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
             let retry = error.kind().retry();
@@ -161,7 +165,7 @@ impl Guard {
 
     fn admit(&self) -> bool {
         let mut breaker = self.breaker.lock();
-        let admitted = breaker.admit(self.began.elapsed(), self.within);
+        let admitted = breaker.admit(self.began.elapsed());
         self.level.set(breaker.level());
         if !admitted {
             self.refused.inc();
@@ -175,11 +179,13 @@ impl Guard {
             Err(ErrorKind::Unavailable | ErrorKind::Ambiguous) => {
                 breaker.failed(self.began.elapsed());
             }
-            // Nothing was asked of it.
-            Err(ErrorKind::Overloaded) => {}
-            Ok(_) | Err(ErrorKind::Invalid | ErrorKind::Corrupt | ErrorKind::Unexpected) => {
-                breaker.answered();
-            }
+            Ok(_)
+            | Err(
+                ErrorKind::Overloaded
+                | ErrorKind::Invalid
+                | ErrorKind::Corrupt
+                | ErrorKind::Unexpected,
+            ) => breaker.answered(),
         }
         self.level.set(breaker.level());
     }

@@ -144,6 +144,7 @@ impl Shared {
             let ledger = &applied.ledger;
             (applied.sequence, ledger.writers(), ledger.marks.copy())
         };
+        self.space.check_for(&*self.disk, marks.bytes())?;
         snapshot
             .ledger(sequence, &writers, &marks)
             .map_err(|error| self.stop_if_unknown(error))?;

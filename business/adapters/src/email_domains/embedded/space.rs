@@ -17,7 +17,7 @@ const ASKED_EVERY: Duration = Duration::from_millis(100);
 
 /// The room that has to be left.
 pub(super) struct Space {
-    /// 0 is not to ask.
+    /// 0 is no bound.
     min_free_bytes: u64,
     /// When there was enough. Nothing when there was not: then it is asked each time, so that the
     /// store goes on as soon as there is.
@@ -64,12 +64,13 @@ impl Space {
     /// # Errors
     /// As [`Self::check`].
     pub(super) fn check_for(&self, disk: &dyn Disk, bytes: u64) -> io::Result<()> {
-        if self.min_free_bytes == 0 {
-            return Ok(());
-        }
-        let free = disk.free_bytes()?;
+        let bounded = self.min_free_bytes > 0;
+        let free = match disk.free_bytes() {
+            Err(error) if bounded => return Err(error),
+            free => free.unwrap_or(0),
+        };
         self.free_bytes.set(i64::try_from(free).unwrap_or(i64::MAX));
-        if free >= self.min_free_bytes.saturating_add(bytes) {
+        if !bounded || free >= self.min_free_bytes.saturating_add(bytes) {
             return Ok(());
         }
         let least = self.min_free_bytes;

@@ -2,8 +2,11 @@ use std::time::Duration;
 
 /// Failures in a row that open it.
 const FAILURES: u32 = 3;
-/// How long nobody asks; then one does. A store that is back is found within this time.
+/// How long nobody asks; then one does.
 const OPEN_FOR: Duration = Duration::from_millis(500);
+/// How long that one is waited for, before another asks. A store that is back is found within this and
+/// the time before.
+const ASKING_FOR: Duration = Duration::from_secs(1);
 
 /// Whether to ask a store that failed. It stops asking after a few failures in a row, so that
 /// callers need not wait for one more, and lets one in now and then to find out (a *circuit breaker*).
@@ -22,14 +25,14 @@ pub(super) enum Breaker {
 impl Breaker {
     pub(super) const NEW: Self = Self::Closed { failures: 0 };
 
-    /// Whether a call may be made now, which takes no longer than this.
-    pub(super) fn admit(&mut self, now: Duration, call_within: Duration) -> bool {
+    /// Whether a call may be made now.
+    pub(super) fn admit(&mut self, now: Duration) -> bool {
         match *self {
             Self::Closed { .. } => true,
             Self::Open { until } | Self::HalfOpen { until } if now < until => false,
             Self::Open { .. } | Self::HalfOpen { .. } => {
                 *self = Self::HalfOpen {
-                    until: now + call_within,
+                    until: now + ASKING_FOR,
                 };
                 true
             }
@@ -70,8 +73,6 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    const CALL: Duration = Duration::from_secs(5);
-
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
@@ -90,20 +91,20 @@ mod tests {
             breaker.failed(ms(2));
             breaker.answered();
         }
-        assert!(breaker.admit(ms(3), CALL));
+        assert!(breaker.admit(ms(3)));
         (0..FAILURES).for_each(|_| breaker.failed(ms(10)));
-        assert!(!breaker.admit(ms(11), CALL));
-        assert!(!breaker.admit(ms(509), CALL));
+        assert!(!breaker.admit(ms(11)));
+        assert!(!breaker.admit(ms(509)));
     }
 
     #[test]
     fn one_asks_for_all_and_decides() {
         let mut breaker = opened(ms(0));
-        assert!(breaker.admit(ms(500), CALL));
-        assert!(!breaker.admit(ms(501), CALL), "one is enough");
+        assert!(breaker.admit(ms(500)));
+        assert!(!breaker.admit(ms(501)), "one is enough");
         breaker.failed(ms(600));
-        assert!(!breaker.admit(ms(1_099), CALL));
-        assert!(breaker.admit(ms(1_100), CALL));
+        assert!(!breaker.admit(ms(1_099)));
+        assert!(breaker.admit(ms(1_100)));
         breaker.answered();
         assert_eq!(breaker, Breaker::NEW);
     }
@@ -111,15 +112,15 @@ mod tests {
     #[test]
     fn one_that_is_never_heard_of_is_replaced() {
         let mut breaker = opened(ms(0));
-        assert!(breaker.admit(ms(500), CALL));
-        assert!(!breaker.admit(ms(5_499), CALL));
-        assert!(breaker.admit(ms(5_500), CALL));
+        assert!(breaker.admit(ms(500)));
+        assert!(!breaker.admit(ms(1_499)));
+        assert!(breaker.admit(ms(1_500)));
     }
 
     #[test]
     fn late_failures_do_not_keep_it_open() {
         let mut breaker = opened(ms(0));
         breaker.failed(ms(499));
-        assert!(breaker.admit(ms(500), CALL));
+        assert!(breaker.admit(ms(500)));
     }
 }

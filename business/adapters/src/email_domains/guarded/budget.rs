@@ -12,7 +12,7 @@ const MOST: u32 = 10 * A_RETRY;
 impl Budget {
     pub(super) const FULL: Self = Self { tenths: MOST };
 
-    /// A call was made.
+    /// A call went well the first time.
     pub(super) fn earn(&mut self) {
         self.tenths = MOST.min(self.tenths + 1);
     }

@@ -194,6 +194,13 @@ impl Marks {
     }
 }
 
+impl MarksCopy {
+    /// About what they take in a snapshot.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.chunks.len() * CHUNK * size_of::<StoredMark>()) as u64
+    }
+}
+
 impl StoredMark {
     pub(crate) fn of(mark: &Mark) -> Self {
         Self {

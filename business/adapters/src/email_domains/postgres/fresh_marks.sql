@@ -13,6 +13,9 @@ current AS (
 ), noted AS (
     -- A little more than is known, so that this is written once in a while only.
     UPDATE mark_generations
-    SET newest = GREATEST(newest, $3 + 5), newest_stamp = GREATEST(newest_stamp, $14 + 5)
+    SET newest = GREATEST(newest, $3 + 5), newest_stamp = CASE
+        WHEN $14 >= 0 THEN GREATEST(newest_stamp, $14 + 5)
+        ELSE newest_stamp
+    END
     WHERE generation = (SELECT generation FROM current) AND (newest < $3 OR newest_stamp < $14)
 ),

@@ -178,7 +178,10 @@ impl Generations {
     ) -> Result<(), PortError> {
         sqlx::query(
             "UPDATE mark_generations
-             SET newest = GREATEST(newest, $1 + 5), newest_stamp = GREATEST(newest_stamp, $2 + 5)
+             SET newest = GREATEST(newest, $1 + 5), newest_stamp = CASE
+                 WHEN $2 >= 0 THEN GREATEST(newest_stamp, $2 + 5)
+                 ELSE newest_stamp
+             END
              WHERE generation = (SELECT max(generation) FROM mark_generations)
                  AND (newest < $1 OR newest_stamp < $2)",
         )
