@@ -281,7 +281,8 @@ impl Embedded {
             wake_keeper: Some(wake_keeper),
             keeper: Some(keeper),
         };
-        embedded.wake_keeper();
+        // The keeper sleeps until something is recorded: who opened the store may yet find that it must
+        // not be used, and then it has to stay as it is.
         Ok((embedded, opened))
     }
 
