@@ -70,6 +70,10 @@ pub async fn wire(
         )?),
         StoreKind::Postgres => {
             let postgres = Arc::new(postgres(&settings.store.postgres, policy, marks).await?);
+            let newest = postgres.newest().await;
+            if let Some(newest) = newest.context("cannot read the store in PostgreSQL")? {
+                check_clock(clock.now(), newest, settings.store.max_clock_lag_s)?;
+            }
             let options = guarded_options(&settings.store.postgres);
             Arc::new(Guarded::new(postgres, options, registry)?)
         }

@@ -17,9 +17,9 @@ use business::{
     },
     kernel::{Clock, UnixSeconds},
 };
-use foundation::{supervision::Shutdown, telemetry::Metrics};
+use foundation::{supervision::Shutdown, telemetry::Metrics, testing::Postgres};
 
-use crate::support::Setup;
+use crate::support::{Kind, Setup};
 
 #[tokio::test]
 async fn a_clock_behind_the_newest_record_is_told_and_can_be_overruled() {
@@ -34,6 +34,25 @@ async fn a_clock_behind_the_newest_record_is_told_and_can_be_overruled() {
     let told = server.json("/v1/domains/a.example").await;
     assert_eq!(told["delivered"], 1);
     server.stop();
+}
+
+#[tokio::test]
+async fn in_postgres_it_is_compared_with_the_last_group_of_any_server() {
+    let url = Postgres::shared().create_database();
+    let setup = Setup::postgres(&url);
+    let server = setup.start();
+    let mut connection = server.connect().await;
+    let answer = connection.put("a.example", Kind::Delivered).await;
+    assert_eq!(answer.unwrap().status, 204);
+    server.stop();
+    setup.start().stop();
+    let tomorrow = "UPDATE writers SET recorded_at = recorded_at + 86400";
+    Postgres::shared().query(&url, tomorrow);
+    let reason = setup.refused();
+    for part in ["the clock is 86", "store.max_clock_lag_s"] {
+        assert!(reason.contains(part), "{reason}");
+    }
+    setup.set("store.max_clock_lag_s", 100_000).start().stop();
 }
 
 /// As a server does whose clock is a day ahead.

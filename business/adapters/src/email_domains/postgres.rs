@@ -28,7 +28,7 @@ use business::{
         ports::{DomainTallies, Freshness, Page, PageRequest, Probe, Recorded, Totals},
         verdict::VerdictPolicy,
     },
-    kernel::{ErrorKind, PortError},
+    kernel::{ErrorKind, PortError, UnixSeconds},
 };
 use foundation::settings::Secret;
 use sqlx::{
@@ -114,6 +114,14 @@ impl Postgres {
             read_timeout: options.read_timeout,
             write_timeout: options.write_timeout,
         })
+    }
+
+    /// When the last group of any writer was formed; `None` when there was none.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn newest(&self) -> Result<Option<UnixSeconds>, PortError> {
+        self.read("newest", read::newest(&self.pool)).await
     }
 
     async fn read<T>(

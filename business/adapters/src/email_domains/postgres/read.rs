@@ -125,6 +125,19 @@ pub(super) async fn totals(pool: &PgPool) -> Result<Totals, PortError> {
     })
 }
 
+pub(super) async fn newest(pool: &PgPool) -> Result<Option<UnixSeconds>, PortError> {
+    let (newest,): (Option<i64>,) = sqlx::query_as("SELECT max(recorded_at) FROM writers")
+        .fetch_one(pool)
+        .await
+        .map_err(failed("newest"))?;
+    newest
+        .map(|seconds| {
+            let seconds = u32::try_from(seconds).map_err(corrupt("newest"))?;
+            Ok(UnixSeconds::from(seconds))
+        })
+        .transpose()
+}
+
 pub(super) async fn probe(
     pool: &PgPool,
     rule: &Rule,
