@@ -11,7 +11,8 @@ use serde_json::Value;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        HeaderBuilder, Object, Ref, RefOr, Required, Response, ResponseBuilder, Type,
+        HeaderBuilder, Object, ObjectBuilder, Ref, RefOr, Required, Response, ResponseBuilder,
+        Type,
         content::ContentBuilder,
         example::ExampleBuilder,
         header::Header,
@@ -145,6 +146,9 @@ fn complete(operation: &mut Operation, route: Route) {
             .or_default()
             .push(*kind);
     }
+    if route.problems.contains(&Kind::InvalidKey) {
+        document_key(operation);
+    }
     let responses = &mut operation.responses.responses;
     for (status, kinds) in by_status {
         responses.insert(status.to_string(), failure(&kinds).into());
@@ -169,6 +173,40 @@ fn complete(operation: &mut Operation, route: Route) {
         .parameters
         .get_or_insert_default()
         .push(parameter.into());
+}
+
+/// What every operation has that takes a key. Its only response so far is the one of success.
+fn document_key(operation: &mut Operation) {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(255))
+        .examples(["\"0190c3e2-5a3b-7c11-8a1e-3f0f8fad5bd9\""]);
+    let key = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "What is sent again under one key counts once. A UUIDv7 is refused when it is older \
+             than what is remembered; any other counts again then.",
+        ))
+        .schema(Some(schema))
+        .build();
+    operation
+        .parameters
+        .get_or_insert_default()
+        .push(key.into());
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            let replayed = HeaderBuilder::new()
+                .schema(Some(Object::with_type(Type::String)))
+                .description(Some("`true`: it had been counted, under this key."))
+                .build();
+            response
+                .headers
+                .insert("Idempotency-Replayed".into(), replayed.into());
+        }
+    }
 }
 
 /// One status, with an example of each problem that has it.

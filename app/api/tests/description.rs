@@ -25,6 +25,7 @@ fn assert_documented(description: &Value, path: &str, method: &str, answer: &Res
         "Location",
         "Accept",
         "Accept-Encoding",
+        "Idempotency-Replayed",
     ] {
         let sent = answer.field(&name.to_lowercase()).is_some();
         assert!(

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "embedded_files/damage.rs"]
+mod damage;
+#[path = "embedded_files/marks.rs"]
+mod marks;
+
 use std::{
     fs,
     num::{NonZeroU16, NonZeroU32},
@@ -439,163 +444,6 @@ fn number(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(*bytes.first_chunk().unwrap())
 }
 
-#[tokio::test]
-async fn a_torn_tail_before_an_unfinished_segment_is_cut() {
-    let folder = store_with_records(5).await;
-    let first = files(&folder, "journal")[0].clone();
-    let whole = used(&first);
-    let last = whole.len() - (whole.len() - 48) / 5;
-    // One power cut: the last record is torn, and the next segment was just being made.
-    for header in [0, 20] {
-        fs::write(&first, &whole[..whole.len() - 3]).unwrap();
-        let unfinished = folder.path().join(format!("journal-{:020}.log", 2));
-        fs::write(&unfinished, &whole[..header]).unwrap();
-        let (store, opened) = open(&folder).unwrap();
-        assert_eq!(opened.torn.unwrap().offset, last as u64);
-        assert_eq!(fs::read(&first).unwrap(), whole[..last]);
-        goes_on(store, &folder).await;
-    }
-}
-
-#[tokio::test]
-async fn a_journal_that_ends_before_its_snapshot_is_refused() {
-    // Until a snapshot holds what was counted while it was written.
-    for _ in 0..50 {
-        let folder = store_with_records(50).await;
-        let (store, _) = open(&folder).unwrap();
-        let store = Arc::new(store);
-        let snapshot = std::thread::spawn({
-            let store = Arc::clone(&store);
-            move || store.snapshot().unwrap()
-        });
-        let mut sequence = 51;
-        while !snapshot.is_finished() {
-            record(&store, sequence, &format!("d{sequence}.example")).await;
-            sequence += 1;
-        }
-        snapshot.join().unwrap();
-        drop(store);
-        let start = newest_snapshot_start(folder.path()).0;
-        let segment = files(&folder, "journal").pop().unwrap();
-        let whole = fs::read(&segment).unwrap();
-        fs::write(&segment, &whole[..48]).unwrap();
-        match open(&folder) {
-            Err(OpenError::Corrupt { .. }) => return,
-            Ok((_, opened)) => assert_eq!(opened.domains, start, "something is missing"),
-            Err(other) => panic!("{other}"),
-        }
-    }
-    panic!("no snapshot was written while groups were recorded");
-}
-
-#[tokio::test]
-async fn a_missing_segment_is_refused() {
-    let folder = store_with_records(3).await;
-    for sequence in 4..6 {
-        let (store, _) = open(&folder).unwrap();
-        record(&store, sequence, "later.example").await;
-    }
-    let segments = files(&folder, "journal");
-    assert!(segments.len() >= 3);
-    fs::remove_file(&segments[1]).unwrap();
-    assert!(matches!(open(&folder), Err(OpenError::Corrupt { .. })));
-}
-
-#[tokio::test]
-async fn a_segment_whose_header_was_never_finished_is_thrown_away() {
-    let folder = store_with_records(3).await;
-    let header = fs::read(&files(&folder, "journal")[0]).unwrap()[..48].to_vec();
-    for length in 0..48 {
-        fs::write(
-            folder.path().join(format!("journal-{:020}.log", 2)),
-            &header[..length],
-        )
-        .unwrap();
-        let (_, opened) = open(&folder).unwrap();
-        assert_eq!(opened.replayed_records, 3);
-        let left = not_zero(&header[..length]);
-        assert_eq!(opened.torn.map_or(0, |torn| torn.bytes), left);
-        fs::remove_file(folder.path().join(format!("journal-{:020}.log", 2))).unwrap();
-    }
-}
-
-#[tokio::test]
-async fn an_unknown_format_version_is_refused() {
-    let folder = store_with_records(3).await;
-    {
-        let (store, _) = open(&folder).unwrap();
-        store.snapshot().unwrap();
-    }
-    for prefix in ["snapshot", "journal"] {
-        let path = files(&folder, prefix)[0].clone();
-        let whole = fs::read(&path).unwrap();
-        let mut newer = whole.clone();
-        newer[16] = 9;
-        fs::write(&path, newer).unwrap();
-        match open(&folder) {
-            Err(OpenError::UnknownVersion { version, .. }) => assert_eq!(version, 9),
-            other => panic!("{prefix}: {:?}", other.map(|(_, opened)| opened)),
-        }
-        fs::write(&path, whole).unwrap();
-    }
-    open(&folder).unwrap();
-}
-
-#[tokio::test]
-async fn a_segment_of_another_store_is_refused() {
-    let folder = store_with_records(3).await;
-    let other = store_with_records(3).await;
-    let (store, _) = open(&folder).unwrap();
-    store.snapshot().unwrap();
-    record(&store, 4, "later.example").await;
-    drop(store);
-    let stranger = fs::read(&files(&other, "journal")[0]).unwrap();
-    fs::write(files(&folder, "journal").last().unwrap(), stranger).unwrap();
-    assert!(matches!(
-        open(&folder),
-        Err(OpenError::Corrupt { offset: 0, .. })
-    ));
-}
-
-#[tokio::test]
-async fn a_snapshot_replaces_the_journal_before_it_and_damage_to_it_is_refused() {
-    let folder = store_with_records(100).await;
-    let (store, _) = open(&folder).unwrap();
-    record(&store, 101, "before.example").await;
-    store.snapshot().unwrap();
-    record(&store, 102, "after.example").await;
-    drop(store);
-    assert_eq!(files(&folder, "snapshot").len(), 1);
-
-    let (store, opened) = open(&folder).unwrap();
-    assert_eq!(
-        opened,
-        Opened {
-            domains: 102,
-            replayed_records: 1,
-            newest: Some(UnixSeconds::from(1_000)),
-            torn: None
-        }
-    );
-    assert_eq!(get(&store, "before.example").await.delivered, 1);
-    assert_eq!(get(&store, "after.example").await.delivered, 1);
-    // The ledger is in it too: the last group of the writer is known.
-    record(&store, 102, "after.example").await;
-    assert_eq!(get(&store, "after.example").await.delivered, 1);
-    drop(store);
-
-    let path = files(&folder, "snapshot")[0].clone();
-    let whole = fs::read(&path).unwrap();
-    for at in (0..whole.len()).step_by(97) {
-        let mut damaged = whole.clone();
-        damaged[at] ^= 0x40;
-        fs::write(&path, &damaged).unwrap();
-        assert!(open(&folder).is_err(), "damage at byte {at}");
-        fs::write(&path, &whole[..at]).unwrap();
-        assert!(open(&folder).is_err(), "cut at byte {at}");
-    }
-}
-
 async fn page(store: &Embedded, after: Option<Cursor>) -> Page {
     let request = PageRequest {
         verdict: None,
@@ -660,75 +508,6 @@ async fn the_journal_stays_bounded() {
     let (store, opened) = open_with(&folder, small).unwrap();
     assert_eq!(opened.domains, sequence.min(50));
     assert_eq!(store.totals().await.unwrap().delivered, sequence);
-}
-
-/// Records marks of these numbers, half of them with stamps, in groups of a thousand; says how many
-/// count.
-async fn mark(store: &Embedded, numbers: std::ops::Range<u32>, formed_at: u32) -> usize {
-    let mut counted = 0;
-    for first in numbers.clone().step_by(1_000) {
-        let members = (first..numbers.end.min(first + 1_000)).map(|number| {
-            let key = Key {
-                hash: u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835),
-                stamped_at: (number % 2 == 0).then(|| (number / 1_000 + 1).into()),
-            };
-            let name = DomainName::parse("a.example").unwrap();
-            Arc::new(Member {
-                mark: Some(Mark {
-                    key,
-                    fingerprint: number.into(),
-                }),
-                changes: Changes::event(name, EventKind::Delivered),
-            })
-        });
-        let group = Group {
-            id: None,
-            formed_at: formed_at.into(),
-            members: members.collect(),
-        };
-        let outcomes = store.record(&group).await.unwrap().outcomes;
-        counted += outcomes.iter().filter(|o| **o == Outcome::Counted).count();
-    }
-    counted
-}
-
-/// What is forgotten stays forgotten, in the journal and in a snapshot of several pieces, and also when
-/// more is to be remembered from then on.
-#[tokio::test]
-async fn marks_are_forgotten_for_good() {
-    let folder = tempfile::tempdir().unwrap();
-    let few = |max_count| EmbeddedOptions {
-        marks: MarkLimits {
-            window_s: NonZeroU32::MAX,
-            max_count: NonZeroU32::new(max_count).unwrap(),
-        },
-        ..LARGE
-    };
-    let (mut store, _) = open_with(&folder, few(10_000)).unwrap();
-    assert_eq!(mark(&store, 0..30_000, 100).await, 30_000);
-    let memory = store.probe().await.unwrap().memory;
-    assert_eq!(memory.forgotten_through, 100.into());
-    // 20,480 are gone: five chunks, of which the last stamp is of 20,478.
-    assert_eq!(memory.forgotten_stamp, 21.into());
-    for snapshot in [false, true] {
-        if snapshot {
-            store.snapshot().unwrap();
-        }
-        drop(store);
-        // From the snapshot, with room for all.
-        let max_count = if snapshot { 1_000_000 } else { 10_000 };
-        (store, _) = open_with(&folder, few(max_count)).unwrap();
-        assert_eq!(store.probe().await.unwrap().memory, memory, "{snapshot}");
-        assert_eq!(mark(&store, 22_000..30_000, 100).await, 0, "{snapshot}");
-    }
-    assert_eq!(get(&store, "a.example").await.delivered, 30_000);
-    // With a stamp it is refused, and without one it counts again.
-    assert_eq!(mark(&store, 0..1_000, 200).await, 500);
-    assert_eq!(mark(&store, 0..1_000, 200).await, 0);
-    drop(store);
-    let (store, _) = open_with(&folder, few(5_000)).unwrap();
-    assert_eq!(mark(&store, 0..1_000, 300).await, 0);
-    assert_eq!(mark(&store, 29_000..30_000, 300).await, 0);
 }
 
 #[tokio::test]

@@ -41,19 +41,8 @@ fn replayed() -> (HeaderName, HeaderValue) {
 /// through one that does, an event without a key counts at least once.
 #[utoipa::path(
     put, path = "/v1/events/{domain}/delivered", tag = "events",
-    params(
-        ("domain" = String, Path, description = "A mail domain.", example = "example.com"),
-        (
-            "Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1,
-            max_length = 255, example = "\"0190c3e2-5a3b-7c11-8a1e-3f0f8fad5bd9\"",
-            description = "Under one key the event counts once. A UUIDv7 is refused when it is \
-                           older than what is remembered; any other counts again then.",
-        ),
-    ),
-    responses((
-        status = 204, description = "Counted.",
-        headers(("Idempotency-Replayed" = String, description = "`true`: it had been counted, under this key."))
-    ))
+    params(("domain" = String, Path, description = "A mail domain.", example = "example.com")),
+    responses((status = 204, description = "Counted."))
 )]
 pub(crate) async fn delivered(
     domain: DomainPath,
@@ -69,19 +58,8 @@ pub(crate) async fn delivered(
 /// sent twice counts as with a delivery.
 #[utoipa::path(
     put, path = "/v1/events/{domain}/bounced", tag = "events",
-    params(
-        ("domain" = String, Path, description = "A mail domain.", example = "example.com"),
-        (
-            "Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1,
-            max_length = 255, example = "\"0190c3e2-5a3b-7c11-8a1e-3f0f8fad5bd9\"",
-            description = "Under one key the event counts once. A UUIDv7 is refused when it is \
-                           older than what is remembered; any other counts again then.",
-        ),
-    ),
-    responses((
-        status = 204, description = "Counted.",
-        headers(("Idempotency-Replayed" = String, description = "`true`: it had been counted, under this key."))
-    ))
+    params(("domain" = String, Path, description = "A mail domain.", example = "example.com")),
+    responses((status = 204, description = "Counted."))
 )]
 pub(crate) async fn bounced(domain: DomainPath, key: IdempotencyKey, state: Data<State>) -> Answer {
     record(domain, EventKind::Bounced, key, &state).await
@@ -124,12 +102,6 @@ async fn record(
             "Content-Encoding" = Option<String>, Header, nullable = false, example = "zstd",
             description = "`gzip`, `zstd` or `identity`.",
         ),
-        (
-            "Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1,
-            max_length = 255, example = "\"0190c3e2-5a3b-7c11-8a1e-3f0f8fad5bd9\"",
-            description = "Under one key the events count once. A UUIDv7 is refused when it is \
-                           older than what is remembered; any other counts again then.",
-        ),
     ),
     request_body(
         description = "Events, in one of these formats.",
@@ -161,10 +133,7 @@ async fn record(
             ),
         ),
     ),
-    responses((
-        status = 200, description = "Counted.", body = ReceiptDto,
-        headers(("Idempotency-Replayed" = String, description = "`true`: they had been counted, under this key."))
-    ))
+    responses((status = 200, description = "Counted.", body = ReceiptDto))
 )]
 pub(crate) async fn bulk(events: EventsBody, state: Data<State>) -> Answer {
     let EventsBody {

@@ -68,7 +68,6 @@ pub(crate) struct StoredMark {
 }
 
 /// All marks at one moment, cheaply copied.
-#[derive(Clone)]
 pub(crate) struct MarksCopy {
     pub(crate) forgotten: Moments,
     pub(crate) chunks: VecDeque<Arc<Chunk>>,
@@ -195,9 +194,10 @@ impl Marks {
 }
 
 impl MarksCopy {
-    /// About what they take in a snapshot.
+    /// What they take in a snapshot, but for the heads of blocks.
     pub(crate) fn bytes(&self) -> u64 {
-        (self.chunks.len() * CHUNK * size_of::<StoredMark>()) as u64
+        let count: usize = self.chunks.iter().map(|chunk| chunk.marks.len()).sum();
+        (count * size_of::<StoredMark>()) as u64
     }
 }
 
