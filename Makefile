@@ -3,9 +3,12 @@
 CARGO ?= cargo
 RELEASE := target/release
 URL ?= http://127.0.0.1:7000
+# The program with the bugs that have to be caught. A test is built with it for its dependencies: they
+# are then those of `cargo test`, and built already.
+PLANTED := --features torture/planted-bugs --bin torture-planted --test telemetry
 
 .DEFAULT_GOAL := help
-.PHONY: help start build createEvents test check fmt migrate bench bench-quick bench-functions profile up down
+.PHONY: help start build createEvents test check fmt migrate torture bench bench-quick bench-functions fuzz profile up down
 
 help: ## Explain the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-zA-Z]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,14 +17,25 @@ start: build ## Build and run the server: embedded store in ./data, port 7000. A
 	$(RELEASE)/catchall serve $(ARGS)
 
 build: ## Build the server and the load generator.
-	$(CARGO) build --release --locked --bin catchall --bin create-events
+	$(CARGO) build --release --locked --package catchall --package create-events
 
 createEvents: build ## Send 10,000 events to the server and check every count. ARGS="--events 1000000" changes it.
 	$(RELEASE)/create-events --url $(URL) --verify $(ARGS)
 
-test: ## Run all tests. Installs PostgreSQL and Redis if they are missing; starts private ones.
+test: ## Run all tests, and the faults in brief. Installs PostgreSQL, Redis and Schemathesis if they are missing; starts private ones.
 	sh scripts/test-dependencies.sh
 	$(CARGO) test --workspace --locked
+	$(CARGO) build --workspace --locked $(PLANTED)
+	target/debug/torture run --server target/debug/catchall --planted target/debug/torture-planted --rounds 1 --seed 1
+	target/debug/torture run --server target/debug/catchall --planted target/debug/torture-planted --rounds 1 --kills 4 --only kill
+	target/debug/torture power-loss --power-losses 300 --seed $$(date +%s)
+
+torture: build ## Every fault at length, into docs/reliability.md. ARGS="--seed 7 --for 20 --only PostgreSQL"
+	sh scripts/test-dependencies.sh
+	$(CARGO) build --release --workspace --locked --bin torture
+	$(CARGO) build --release --workspace --locked $(PLANTED)
+	$(RELEASE)/torture run --server $(RELEASE)/catchall --planted $(RELEASE)/torture-planted \
+		--kills 200 --power-losses 10000 --rounds 8 --for 20 --report docs/reliability.md $(ARGS)
 
 check: ## Check the format, the lints (warnings are errors) and the docs.
 	$(CARGO) fmt --all --check
@@ -44,6 +58,10 @@ bench-quick: build ## A useful part of that, in about two minutes.
 
 bench-functions: ## Measure the hot pure functions: parsing, folding, encoding.
 	$(CARGO) bench --locked --package business --package adapters --package api --bench functions -- $(ARGS)
+
+fuzz: ## Try any bytes on the parsers, a minute each. Needs a nightly compiler and cargo-fuzz. ARGS="-max_total_time=600"
+	cd fuzz && for target in path bulk idempotency_key journal spool; do \
+		$(CARGO) +nightly fuzz run $$target -- $(or $(ARGS),-max_total_time=60) || exit 1; done
 
 profile: ## Show where the server's CPU goes. Needs perf. ARGS="--events 3000000 --bulk 1000 --connections 4"
 	sh scripts/profile.sh $(or $(ARGS),--events 200000 --domains 10000 --connections 64)

@@ -1,7 +1,12 @@
 #!/bin/sh
-# Installs what the tests start as private servers, PostgreSQL and Redis, when it is missing. No
-# server of the system is started or touched. Says nothing when all is there.
+# Installs what the tests need when it is missing: PostgreSQL and Redis, which they start as private
+# servers, from Debian's packages; Schemathesis from PyPI, into target/. No server of the system is
+# started or touched. Says nothing when all is there.
 set -eu
+cd "$(dirname "$0")/.."
+
+schemathesis=target/schemathesis
+schemathesis_version=4.32.5
 
 has_postgres() {
     for folder in /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null || true)"; do
@@ -14,15 +19,40 @@ has_redis() {
     command -v redis-server >/dev/null
 }
 
-packages=
-has_postgres || packages="postgresql"
-has_redis || packages="$packages redis-server"
-[ -n "$packages" ] || exit 0
+has_schemathesis() {
+    "$schemathesis/bin/schemathesis" --version 2>/dev/null | grep -qF "$schemathesis_version"
+}
+
+# Debian's python3 has no pip of its own for a venv without this package.
+has_venv() {
+    python3 -c "import ensurepip, venv" 2>/dev/null
+}
 
 fail() {
     echo "test-dependencies: $*" >&2
     exit 1
 }
+
+install_schemathesis() {
+    has_schemathesis && return
+    echo "test-dependencies: installing Schemathesis $schemathesis_version" >&2
+    rm -rf "$schemathesis"
+    mkdir -p target
+    python3 -m venv "$schemathesis" &&
+        "$schemathesis/bin/pip" install --quiet --disable-pip-version-check \
+            "schemathesis==$schemathesis_version" &&
+        has_schemathesis ||
+        fail "cannot install Schemathesis: it needs Python 3.10 or newer, and PyPI"
+}
+
+packages=
+has_postgres || packages="postgresql"
+has_redis || packages="$packages redis-server"
+has_schemathesis || has_venv || packages="$packages python3-venv"
+if [ -z "$packages" ]; then
+    install_schemathesis
+    exit 0
+fi
 
 needed="PostgreSQL's initdb, postgres and psql, and redis-server on the PATH"
 command -v apt-get >/dev/null || fail "this system has no apt-get. Install: $needed"
@@ -62,3 +92,4 @@ as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-r
 
 has_postgres || fail "the package postgresql did not bring initdb, postgres and psql"
 has_redis || fail "the package redis-server did not bring redis-server"
+install_schemathesis

@@ -6,11 +6,13 @@
 //! | [`telemetry`] | logs to stderr, traces to an OpenTelemetry collector, metrics for Prometheus |
 //! | [`supervision`] | one [`Shutdown`](supervision::Shutdown) for the process, and tasks whose panic stops it |
 //! | [`limits`] | the open-file limit |
+//! | [`planted`] | bugs put in on purpose, to try the tests (feature `planted-bugs`) |
 //! | `testing` | private PostgreSQL and Redis servers for tests (feature `testing`) |
 //!
 //! Nothing here knows the program that uses it: names, defaults and prefixes are all arguments.
 
 pub mod limits;
+pub mod planted;
 pub mod settings;
 pub mod supervision;
 pub mod telemetry;

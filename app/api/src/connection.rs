@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use foundation::planted::planted_bug;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -133,7 +134,9 @@ impl Watched {
     }
 
     fn has_read(&self) {
-        if let Phase::Idle = self.phase.get() {
+        if let Phase::Idle = self.phase.get()
+            && !planted_bug("second-head-without-deadline")
+        {
             self.phase.set(Phase::Head(0));
         }
     }

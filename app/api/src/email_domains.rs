@@ -4,5 +4,8 @@ pub(crate) mod dto;
 pub(crate) mod handlers;
 mod request;
 
+#[cfg(feature = "fuzz")]
+pub use request::fuzz;
+
 #[cfg(feature = "bench")]
 pub use request::count_lines;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use actix_web::{HttpRequest, HttpResponse, http::header::ContentType, web::Data};
-use foundation::telemetry::Metrics;
+use foundation::{supervision::Shutdown, telemetry::Metrics};
 
 use crate::{
     problem::{FieldError, Problem},
@@ -23,9 +23,18 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     draining: Arc<AtomicBool>,
+    workers: Shutdown,
 }
 
 impl Readiness {
+    /// Of a process whose workers are looked after so.
+    pub fn of(workers: &Shutdown) -> Self {
+        Self {
+            draining: Arc::default(),
+            workers: workers.clone(),
+        }
+    }
+
     /// From now on `/readyz` answers 503, so that no new requests are sent here. Those that come
     /// all the same are served.
     pub fn drain(&self) {
@@ -49,7 +58,7 @@ pub(crate) async fn livez() -> &'static str {
 }
 
 /// Whether requests should be sent here: not while the server drains, the store does not answer
-/// within a second, or its disk is nearly full.
+/// within a second, or its disk is nearly full, and not while a worker in the background is late.
 #[utoipa::path(
     get, path = "/readyz", tag = "operation",
     params((
@@ -58,7 +67,7 @@ pub(crate) async fn livez() -> &'static str {
     )),
     responses((
         status = 200, description = "They should.", content_type = "text/plain", body = String,
-        example = "[+]serving ok\n[+]store ok\nreadyz check passed\n",
+        example = "[+]serving ok\n[+]workers ok\n[+]store ok\nreadyz check passed\n",
     ))
 )]
 pub(crate) async fn readyz(
@@ -69,6 +78,9 @@ pub(crate) async fn readyz(
     let mut cause = None;
     if state.readiness.is_draining() {
         failed.push(FieldError::new("serving", "the server is stopping"));
+    }
+    if let Some(worker) = state.readiness.workers.late_worker() {
+        failed.push(FieldError::new("workers", format!("{worker} is late")));
     }
     match tokio::time::timeout(PROBE_TIMEOUT, state.email_domains.probe()).await {
         Ok(Ok(probe)) if probe.full => {
@@ -85,7 +97,7 @@ pub(crate) async fn readyz(
         return Err(Problem::not_ready(failed, cause));
     }
     let text = if is_verbose(request.query_string()) {
-        "[+]serving ok\n[+]store ok\nreadyz check passed\n"
+        "[+]serving ok\n[+]workers ok\n[+]store ok\nreadyz check passed\n"
     } else {
         "ok\n"
     };

@@ -21,6 +21,12 @@
 pub mod bench {
     pub use crate::email_domains::count_lines;
 }
+/// What holds for any bytes, for `fuzz/` and for nobody else.
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz {
+    pub use crate::email_domains::fuzz::*;
+}
 mod connection;
 mod docs;
 mod email_domains;

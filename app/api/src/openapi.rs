@@ -149,7 +149,13 @@ fn complete(operation: &mut Operation, route: Route) {
     if route.problems.contains(&Kind::InvalidKey) {
         document_key(operation);
     }
+    let reads = operation.tags.iter().flatten().any(|tag| tag == "domains");
     let responses = &mut operation.responses.responses;
+    for response in responses.values_mut().filter(|_| reads) {
+        if let RefOr::T(response) = response {
+            response.headers.insert("Age".into(), age().into());
+        }
+    }
     for (status, kinds) in by_status {
         responses.insert(status.to_string(), failure(&kinds).into());
     }
@@ -175,7 +181,7 @@ fn complete(operation: &mut Operation, route: Route) {
         .push(parameter.into());
 }
 
-/// What every operation has that takes a key. Its only response so far is the one of success.
+/// What every operation has that takes a key. Its only responses so far are those of success.
 fn document_key(operation: &mut Operation) {
     let schema = ObjectBuilder::new()
         .schema_type(Type::String)
@@ -207,6 +213,17 @@ fn document_key(operation: &mut Operation) {
                 .insert("Idempotency-Replayed".into(), replayed.into());
         }
     }
+}
+
+/// How far a read is behind what was acknowledged.
+fn age() -> Header {
+    HeaderBuilder::new()
+        .schema(Some(Object::with_type(Type::Integer)))
+        .description(Some(
+            "For how many seconds events have been acknowledged that this may not show. Absent \
+             when it shows them all.",
+        ))
+        .build()
 }
 
 /// One status, with an example of each problem that has it.

@@ -288,7 +288,10 @@ impl From<PortError> for Problem {
             ErrorKind::Unavailable => Kind::Unavailable,
             ErrorKind::Overloaded => Kind::Overloaded,
             ErrorKind::Ambiguous => Kind::OutcomeUnknown,
-            ErrorKind::Invalid | ErrorKind::Corrupt | ErrorKind::Unexpected => Kind::Internal,
+            ErrorKind::Invalid
+            | ErrorKind::Outdated
+            | ErrorKind::Corrupt
+            | ErrorKind::Unexpected => Kind::Internal,
         };
         Self::caused_by(kind, error)
     }
@@ -319,6 +322,7 @@ mod tests {
             (ErrorKind::Overloaded, Kind::Overloaded),
             (ErrorKind::Ambiguous, Kind::OutcomeUnknown),
             (ErrorKind::Invalid, Kind::Internal),
+            (ErrorKind::Outdated, Kind::Internal),
             (ErrorKind::Corrupt, Kind::Internal),
             (ErrorKind::Unexpected, Kind::Internal),
         ] {

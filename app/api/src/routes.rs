@@ -50,6 +50,7 @@ pub(crate) const EVERYWHERE: &[Kind] = &[
 const GET: &[Method] = &[Method::GET, Method::HEAD];
 const PUT: &[Method] = &[Method::PUT];
 const POST: &[Method] = &[Method::POST];
+const GET_AND_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
 
 const RECORD: &[Kind] = &[
     Kind::InvalidDomain,
@@ -197,20 +198,18 @@ pub(crate) fn configure(config: &mut ServiceConfig, shared: &Shared) {
         let methods = route.methods;
         let gate = Gate::new(route, shared);
         let allowed = fn_guard(move |context| methods.contains(&context.head().method));
+        let (resource, there) = match route.template {
+            // There may be a domain of that name: a GET is for the next route that the path matches.
+            template if template == LOOKUP.template => {
+                let is_not_get = fn_guard(|context| !GET.contains(&context.head().method));
+                (web::resource(template).guard(is_not_get), GET_AND_POST)
+            }
+            template => (web::resource(template), methods),
+        };
         let refused =
             web::to(
-                move || async move { Err::<HttpResponse, _>(Problem::method_not_allowed(methods)) },
+                move || async move { Err::<HttpResponse, _>(Problem::method_not_allowed(there)) },
             );
-        let resource = match route.template {
-            // There may be a domain of that name: what is not for this route is for the next one
-            // that its path matches.
-            template if template == LOOKUP.template => {
-                web::resource(template).guard(fn_guard(move |context| {
-                    methods.contains(&context.head().method)
-                }))
-            }
-            template => web::resource(template),
-        };
         config.service(
             resource
                 .route(handler.guard(allowed))

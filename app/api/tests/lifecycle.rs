@@ -19,7 +19,7 @@ async fn alive_asks_nobody_and_ready_asks_the_store() {
     let verbose = server.ask("GET", "/readyz?verbose").await;
     assert_eq!(
         verbose.text(),
-        "[+]serving ok\n[+]store ok\nreadyz check passed\n"
+        "[+]serving ok\n[+]workers ok\n[+]store ok\nreadyz check passed\n"
     );
 
     for (health, reason) in [

@@ -1,4 +1,6 @@
-//! The catchall server: its settings, and how it is put together.
+//! The catchall server: its settings, how it is put together, and its commands.
 
+mod args;
+pub mod cli;
 pub mod settings;
 pub mod wiring;

@@ -54,6 +54,12 @@ pub struct StoreSettings {
     pub kind: StoreKind,
     /// How far the clock may be behind the newest record.
     pub max_clock_lag_s: u32,
+    /// What becomes of events while the store is away.
+    pub when_down: WhenDown,
+    /// For `when_down = "spool"`.
+    pub spool: SpoolSettings,
+    /// A second store beside it.
+    pub shadow: ShadowSettings,
     /// For `embedded`.
     pub embedded: EmbeddedSettings,
     /// For `postgres`.
@@ -80,6 +86,66 @@ impl StoreKind {
             Self::Memory => "memory",
             Self::Embedded => "embedded",
             Self::Postgres => "postgres",
+        }
+    }
+}
+
+/// What becomes of events while the store is away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(
+    missing_docs,
+    reason = "the names say it; config/default.toml says more"
+)]
+pub enum WhenDown {
+    Refuse,
+    Spool,
+}
+
+/// `[store.spool]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml says what each is for")]
+pub struct SpoolSettings {
+    pub path: PathBuf,
+    pub max_bytes: NonZeroU64,
+    pub after_ms: NonZeroU32,
+}
+
+/// `[store.shadow]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowSettings {
+    /// Which of the stores, if any.
+    pub kind: ShadowKind,
+    /// How many events may wait for it.
+    pub queue_capacity: NonZeroU32,
+    /// How many domains are compared in a second.
+    pub compared_per_s: NonZeroU16,
+}
+
+/// The stores that can be a shadow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(
+    missing_docs,
+    reason = "the names say it; config/default.toml says more"
+)]
+pub enum ShadowKind {
+    None,
+    Memory,
+    Embedded,
+    Postgres,
+}
+
+impl ShadowKind {
+    /// The store, if there is to be one.
+    pub fn store(self) -> Option<StoreKind> {
+        match self {
+            Self::None => None,
+            Self::Memory => Some(StoreKind::Memory),
+            Self::Embedded => Some(StoreKind::Embedded),
+            Self::Postgres => Some(StoreKind::Postgres),
         }
     }
 }

@@ -11,19 +11,20 @@ use adapters::{
     SystemClock,
     email_domains::{
         Batched, BatchedOptions, Embedded, Guarded, GuardedOptions, MarkLimits, Memory, Postgres,
-        PostgresOptions, RedisCached, RedisOptions, Traced,
+        PostgresOptions, RedisCached, RedisOptions, Shadowed, ShadowedOptions, Spooled,
+        SpooledOptions, Traced,
         embedded::{
             EmbeddedOptions, Opened,
             disk::{Delayed, Directory, Disk},
         },
-        postgres,
+        postgres, spooled,
     },
     system_millis,
 };
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use business::{
     email_domains::{
-        ports::{DomainTallies, StoreId},
+        ports::{DomainTallies, PendingEvents, StoreId},
         service::EmailDomains,
         verdict::VerdictPolicy,
     },
@@ -32,7 +33,7 @@ use business::{
 use foundation::{supervision::Shutdown, telemetry::Metrics};
 use uuid::Uuid;
 
-use crate::settings::{CacheKind, PostgresSettings, Settings, StoreKind, StoreSettings};
+use crate::settings::{CacheKind, PostgresSettings, Settings, StoreKind, StoreSettings, WhenDown};
 
 /// Segments of the journal are allocated whole.
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
@@ -43,6 +44,8 @@ pub struct Wired {
     pub email_domains: EmailDomains,
     tallies: Arc<dyn DomainTallies>,
     batched: Option<Arc<Batched>>,
+    shadowed: Option<Arc<Shadowed>>,
+    spooled: Option<Arc<Spooled>>,
 }
 
 /// Opens the store that is set, and puts the policies around it.
@@ -77,6 +80,16 @@ pub async fn wire(
             let options = guarded_options(&settings.store.postgres);
             Arc::new(Guarded::new(postgres, options, registry)?)
         }
+    };
+    let shadowed = shadowed(settings, &store, &*clock, metrics).await?;
+    let store = match &shadowed {
+        Some(shadowed) => shadowed.clone(),
+        None => store,
+    };
+    let spooled = spooled(&store, settings, &clock, shutdown, metrics).await?;
+    let store = match &spooled {
+        Some(spooled) => Arc::clone(spooled) as Arc<dyn DomainTallies>,
+        None => store,
     };
     let cached: Arc<dyn DomainTallies> = match settings.cache.kind {
         CacheKind::None => store,
@@ -114,10 +127,16 @@ pub async fn wire(
         Some(batched) => batched.clone(),
         None => traced,
     };
+    let mut email_domains = EmailDomains::new(Arc::clone(&tallies), policy, clock);
+    if let Some(spooled) = &spooled {
+        email_domains = email_domains.with_pending(spooled.clone());
+    }
     Ok(Wired {
-        email_domains: EmailDomains::new(Arc::clone(&tallies), policy, clock),
+        email_domains,
         tallies,
         batched,
+        shadowed,
+        spooled,
     })
 }
 
@@ -147,6 +166,12 @@ impl Wired {
     pub async fn close(self) {
         if let Some(batched) = self.batched {
             batched.close().await;
+        }
+        if let Some(spooled) = self.spooled {
+            spooled.close().await;
+        }
+        if let Some(shadowed) = self.shadowed {
+            shadowed.close().await;
         }
     }
 }
@@ -211,6 +236,51 @@ fn embedded(
     Ok(embedded)
 }
 
+/// The store with a shadow, if one is set.
+async fn shadowed(
+    settings: &Settings,
+    store: &Arc<dyn DomainTallies>,
+    clock: &dyn Clock,
+    metrics: &Metrics,
+) -> anyhow::Result<Option<Arc<Shadowed>>> {
+    let Some(kind) = settings.store.shadow.kind.store() else {
+        return Ok(None);
+    };
+    let (policy, marks) = (policy(settings), marks(settings));
+    // What breaks in the shadow does not stop the process.
+    let contained = Shutdown::new();
+    let shadow: Arc<dyn DomainTallies> = match kind {
+        StoreKind::Memory => Arc::new(memory(policy, marks)),
+        kind if kind == settings.store.kind => bail!(
+            "`store.shadow.kind` is \"{0}\", as `store.kind` is: a shadow is another store",
+            kind.as_str()
+        ),
+        StoreKind::Embedded => Arc::new(
+            embedded(&settings.store, policy, marks, clock, &contained, metrics)
+                .context("there is no shadow")?,
+        ),
+        StoreKind::Postgres => Arc::new(
+            postgres(&settings.store.postgres, policy, marks)
+                .await
+                .context("there is no shadow")?,
+        ),
+    };
+    let options = ShadowedOptions {
+        queue_capacity: settings.store.shadow.queue_capacity,
+        compared_per_s: settings.store.shadow.compared_per_s,
+    };
+    let shadowed = Shadowed::begin(
+        Arc::clone(store),
+        shadow,
+        options,
+        clock,
+        contained,
+        metrics.registry(),
+    );
+    let shadowed = shadowed.await.context("`store.shadow` cannot be kept")?;
+    Ok(Some(Arc::new(shadowed)))
+}
+
 /// A clock that was set back would date events before those that are counted already, and a key by
 /// the hour it is made would look as if it came from the future.
 fn check_clock(now: UnixSeconds, newest: UnixSeconds, max_lag_s: u32) -> anyhow::Result<()> {
@@ -265,6 +335,61 @@ async fn postgres(
     Postgres::connect(options, policy)
         .await
         .context("cannot open the store in PostgreSQL")
+}
+
+/// Opens the spool of the store, if there is to be one.
+async fn spooled(
+    store: &Arc<dyn DomainTallies>,
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    shutdown: &Shutdown,
+    metrics: &Metrics,
+) -> anyhow::Result<Option<Arc<Spooled>>> {
+    let spool = &settings.store.spool;
+    let path = spool.path.display();
+    let failed = || format!("cannot open the spool in {path}");
+    if settings.store.when_down == WhenDown::Refuse {
+        // What was acknowledged must not be forgotten with a setting.
+        let left = spool.path.exists() && {
+            let disk: Arc<dyn Disk> = Arc::new(Directory::new(&spool.path).with_context(failed)?);
+            spooled::holds_groups(&disk).with_context(failed)?
+        };
+        ensure!(
+            !left,
+            "the spool in {path} holds events that were acknowledged and do not count yet: set \
+             `store.when_down` to \"spool\" until it is empty"
+        );
+        return Ok(None);
+    }
+    ensure!(
+        settings.store.kind == StoreKind::Postgres,
+        "`store.when_down = \"spool\"` is for the store in PostgreSQL: no other can be away"
+    );
+    let disk = Arc::new(Directory::new(&spool.path).with_context(failed)?);
+    let options = SpooledOptions {
+        after: millis(spool.after_ms),
+        max_bytes: spool.max_bytes.get(),
+        max_age_s: settings.keys.window_s.get() / 2,
+    };
+    let (store, registry) = (Arc::clone(store), metrics.registry());
+    let spooled = Spooled::open(store, disk, options, Arc::clone(clock), shutdown, registry)
+        .await
+        .with_context(failed)?;
+    if let Some(oldest) = spooled.oldest() {
+        let age_s = clock.now().get().saturating_sub(oldest.get());
+        tracing::warn!(
+            age_s,
+            "the spool holds events that the store does not have yet"
+        );
+        if age_s > settings.keys.window_s.get() {
+            tracing::error!(
+                age_s,
+                "the spool is older than keys are remembered: what was sent again elsewhere since \
+                 may count twice"
+            );
+        }
+    }
+    Ok(Some(Arc::new(spooled)))
 }
 
 /// A group, and a read, take no longer with every try than the one that is allowed to.

@@ -22,7 +22,7 @@ struct Room {
 
 const DATABASES: [&str; 3] = ["sqlx", "redis", "deadpool-redis"];
 
-const ROOMS: [Room; 7] = [
+const ROOMS: [Room; 8] = [
     Room {
         name: "business",
         ours: &[],
@@ -66,6 +66,11 @@ const ROOMS: [Room; 7] = [
         name: "foundation",
         ours: &[],
         never: &["sqlx", "deadpool-redis", "actix-web"],
+    },
+    Room {
+        name: "torture",
+        ours: &["adapters", "business", "catchall", "foundation"],
+        never: &["conformance", "create-events"],
     },
 ];
 
@@ -268,6 +273,7 @@ fn a_new_arrow_is_found() {
         ),
         ("foundation", "business", "foundation depends on business"),
         ("catchall", "conformance", "catchall depends on conformance"),
+        ("catchall", "torture", "catchall depends on torture"),
     ] {
         let mut holed = sound.clone();
         holed.get_mut(from).unwrap().insert(to.to_owned());

@@ -1,6 +1,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use business::kernel::{Clock, UnixSeconds};
+use foundation::planted::clock_error_s;
 
 /// The machine's wall clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,7 +24,12 @@ pub fn system_millis() -> u64 {
 )]
 fn since_epoch() -> Duration {
     // A clock before 1970 tells nothing; the epoch is the nearest that can be said.
-    SystemTime::now()
+    let told = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
+        .unwrap_or_default();
+    match clock_error_s() {
+        0 => told,
+        ahead @ 1.. => told + Duration::from_secs(ahead.unsigned_abs()),
+        behind => told.saturating_sub(Duration::from_secs(behind.unsigned_abs())),
+    }
 }

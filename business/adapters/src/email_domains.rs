@@ -7,6 +7,8 @@ mod ledger;
 mod memory;
 pub mod postgres;
 mod redis_cached;
+mod shadowed;
+pub mod spooled;
 mod tally_map;
 mod traced;
 
@@ -17,4 +19,6 @@ pub use ledger::MarkLimits;
 pub use memory::Memory;
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis_cached::{MillisClock, RedisCached, RedisOptions, RedisSetupError};
+pub use shadowed::{ShadowError, Shadowed, ShadowedOptions};
+pub use spooled::{SpoolError, Spooled, SpooledOptions};
 pub use traced::Traced;

@@ -11,7 +11,8 @@ use std::{
 use adapters::{
     SystemClock,
     email_domains::{
-        Batched, BatchedOptions, Embedded, Guarded, GuardedOptions, MarkLimits, Memory, Traced,
+        Batched, BatchedOptions, Embedded, Guarded, GuardedOptions, MarkLimits, Memory, Spooled,
+        SpooledOptions, Traced,
         embedded::{EmbeddedOptions, disk::Directory},
     },
 };
@@ -89,6 +90,23 @@ async fn fresh_guarded() -> Subject {
     Subject::new(Arc::new(guarded.unwrap()))
 }
 
+async fn fresh_spooled() -> Subject {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Directory::new(folder.path()).unwrap());
+    let options = SpooledOptions {
+        after: Duration::from_secs(60),
+        max_bytes: 1 << 20,
+        max_age_s: WINDOW_S.get() / 2,
+    };
+    let (shutdown, registry) = (Shutdown::new(), Registry::new());
+    let clock = Arc::new(SystemClock);
+    let spooled = Spooled::open(memory(), disk, options, clock, &shutdown, &registry).await;
+    Subject {
+        keep: Box::new(folder),
+        ..Subject::new(Arc::new(spooled.unwrap()))
+    }
+}
+
 async fn fresh_batched() -> Subject {
     Subject::new(batched(memory(), 1))
 }
@@ -140,6 +158,7 @@ async fn stored_embedded() -> Stored {
 }
 
 conformance::domain_tallies!(a_guarded, fresh_guarded, [mechanism]);
+conformance::domain_tallies!(a_spooled, fresh_spooled, [mechanism]);
 conformance::domain_tallies!(a_memory, fresh_memory, [mechanism]);
 conformance::domain_tallies!(
     an_embedded,

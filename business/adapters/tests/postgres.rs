@@ -208,7 +208,7 @@ async fn a_group_before_the_last_is_refused() {
         let groups = [1, 2].map(|number| group(7, number, [member(mark, &[("a.example", 1, 0)])]));
         store.record(&groups[1]).await.unwrap();
         let error = store.record(&groups[0]).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert_eq!(error.kind(), ErrorKind::Outdated);
     }
 }
 

@@ -45,14 +45,39 @@ impl Postgres {
         };
         let mut server = Server::new("postgres", Account::without_privileges(), Box::new(program));
         server.prepare(
-            command(programs.join("initdb"))
-                .args([
-                    "--auth=trust",
-                    "--username=postgres",
-                    "--encoding=UTF8",
-                    "--locale=C",
-                ])
-                .arg("--no-sync")
+            command("cp")
+                .arg("-a")
+                .args([template(), &data_folder(server.folder())]),
+        );
+        server.start();
+        Self {
+            server,
+            psql: programs.join("psql"),
+            databases: AtomicU32::new(0),
+        }
+    }
+
+    /// Starts a standby that streams from this server under a name, for
+    /// `synchronous_standby_names`.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start), and when this one does not run.
+    #[must_use]
+    pub fn start_standby(&self, name: &str) -> Self {
+        let programs = postgres_folder();
+        let program = Installed {
+            postgres: programs.join("postgres"),
+            settings: Vec::new(),
+        };
+        let mut server = Server::new("standby", Account::without_privileges(), Box::new(program));
+        let primary = format!(
+            "host=127.0.0.1 port={} user=postgres application_name={name}",
+            self.port()
+        );
+        server.prepare(
+            command(programs.join("pg_basebackup"))
+                .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+                .args(["--dbname", &primary, "--pgdata"])
                 .arg(data_folder(server.folder())),
         );
         server.start();
@@ -61,6 +86,18 @@ impl Postgres {
             psql: programs.join("psql"),
             databases: AtomicU32::new(0),
         }
+    }
+
+    /// Lets a standby take over, and waits until it has.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn promote(&self) {
+        let pg_ctl = postgres_folder().join("pg_ctl");
+        let mut promote = command(pg_ctl);
+        promote.args(["promote", "--silent", "--pgdata"]);
+        self.server
+            .prepare(promote.arg(data_folder(self.server.folder())));
     }
 
     /// The server that all tests of this process share, started by the first that asks. Each test
@@ -126,6 +163,34 @@ impl Deref for Postgres {
     fn deref(&self) -> &Server {
         &self.server
     }
+}
+
+/// The data of a new server. To copy it is much quicker than to make it.
+fn template() -> &'static Path {
+    // Never started: a server for its folder, which goes with the process.
+    static TEMPLATE: OnceLock<(Server, PathBuf)> = OnceLock::new();
+    let (_, data) = TEMPLATE.get_or_init(|| {
+        let programs = postgres_folder();
+        let program = Installed {
+            postgres: programs.join("postgres"),
+            settings: Vec::new(),
+        };
+        let server = Server::new("template", Account::without_privileges(), Box::new(program));
+        let data = data_folder(server.folder());
+        server.prepare(
+            command(programs.join("initdb"))
+                .args([
+                    "--auth=trust",
+                    "--username=postgres",
+                    "--encoding=UTF8",
+                    "--locale=C",
+                ])
+                .arg("--no-sync")
+                .arg(&data),
+        );
+        (server, data)
+    });
+    data
 }
 
 #[derive(Debug)]

@@ -58,6 +58,10 @@ pub(crate) struct DomainDto {
     /// When its last event was recorded (RFC 3339); null if none ever was.
     #[schema(value_type = Option<String>, format = DateTime, example = "2026-11-21T10:30:00Z", required)]
     last_seen: Option<Moment>,
+    /// Events are acknowledged that this may not show, for the store is, or was, away.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    behind: bool,
 }
 
 impl DomainDto {
@@ -70,7 +74,12 @@ impl DomainDto {
             bounced: tally.bounced,
             first_seen: tally.seen.map(|seen| Moment(seen.first)),
             last_seen: tally.seen.map(|seen| Moment(seen.last)),
+            behind: false,
         }
+    }
+
+    pub(crate) fn behind(self, behind: bool) -> Self {
+        Self { behind, ..self }
     }
 }
 
@@ -84,10 +93,14 @@ pub(crate) struct DomainPageDto {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "ZXhhbXBsZS5jb20")]
     next: Option<String>,
+    /// Events are acknowledged that this may not show, for the store is, or was, away.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    behind: bool,
 }
 
-impl From<StandingsPage> for DomainPageDto {
-    fn from(page: StandingsPage) -> Self {
+impl DomainPageDto {
+    pub(crate) fn new(page: &StandingsPage, behind: bool) -> Self {
         let domains = page
             .domains
             .iter()
@@ -95,6 +108,7 @@ impl From<StandingsPage> for DomainPageDto {
         Self {
             domains: domains.collect(),
             next: page.next.as_ref().map(cursor_text),
+            behind,
         }
     }
 }
@@ -103,7 +117,7 @@ impl From<StandingsPage> for DomainPageDto {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Receipt)]
 pub(crate) struct ReceiptDto {
-    /// Events that are counted.
+    /// Events that are counted, or will be (202).
     #[schema(example = 998)]
     accepted: u64,
     /// CloudEvents that had been counted before.
@@ -121,7 +135,7 @@ pub(crate) struct ReceiptDto {
 impl ReceiptDto {
     pub(crate) fn new(receipt: &Receipt, skipped: Faults) -> Self {
         Self {
-            accepted: receipt.counted.sum(),
+            accepted: receipt.counted.sum() + receipt.spooled.sum(),
             duplicates: receipt.duplicates.sum(),
             skipped: skipped.count,
             errors: skipped.errors,
@@ -134,15 +148,20 @@ impl ReceiptDto {
 #[schema(as = Domains)]
 pub(crate) struct DomainsDto {
     domains: Vec<DomainDto>,
+    /// Events are acknowledged that this may not show, for the store is, or was, away.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    behind: bool,
 }
 
-impl From<Vec<(DomainName, Standing)>> for DomainsDto {
-    fn from(standings: Vec<(DomainName, Standing)>) -> Self {
+impl DomainsDto {
+    pub(crate) fn new(standings: &[(DomainName, Standing)], behind: bool) -> Self {
         let domains = standings
             .iter()
             .map(|(name, standing)| DomainDto::new(name, *standing));
         Self {
             domains: domains.collect(),
+            behind,
         }
     }
 }
@@ -171,6 +190,10 @@ pub(crate) struct StatsDto {
     /// When the sums held (RFC 3339).
     #[schema(value_type = String, format = DateTime, example = "2026-11-21T10:30:00Z")]
     as_of: Moment,
+    /// Events are acknowledged that this may not show, for the store is, or was, away.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    behind: bool,
 }
 
 /// Domains ever seen, by verdict.
@@ -220,7 +243,12 @@ impl StatsDto {
             },
             keys_from: Moment(summary.keys_from),
             as_of: Moment(summary.as_of),
+            behind: false,
         }
+    }
+
+    pub(crate) fn behind(self, behind: bool) -> Self {
+        Self { behind, ..self }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The use cases.
 
 use actix_web::{
-    HttpResponse,
-    http::header::{HeaderName, HeaderValue},
+    HttpResponse, HttpResponseBuilder,
+    http::header::{AGE, HeaderName, HeaderValue},
     rt,
     web::Data,
 };
@@ -34,6 +34,15 @@ fn replayed() -> (HeaderName, HeaderValue) {
     (name, HeaderValue::from_static("true"))
 }
 
+/// An answer to a read, given how far that may be behind what was acknowledged.
+fn read(behind_s: Option<u32>) -> HttpResponseBuilder {
+    let mut answer = HttpResponse::Ok();
+    if let Some(behind_s) = behind_s {
+        answer.insert_header((AGE, behind_s));
+    }
+    answer
+}
+
 /// Counts one delivery.
 ///
 /// It is durable when this is answered. Sent twice under one `Idempotency-Key` it counts once;
@@ -42,7 +51,13 @@ fn replayed() -> (HeaderName, HeaderValue) {
 #[utoipa::path(
     put, path = "/v1/events/{domain}/delivered", tag = "events",
     params(("domain" = String, Path, description = "A mail domain.", example = "example.com")),
-    responses((status = 204, description = "Counted."))
+    responses(
+        (status = 204, description = "Counted."),
+        (
+            status = 202,
+            description = "Durable, and counted once the store is back (`store.when_down`).",
+        ),
+    )
 )]
 pub(crate) async fn delivered(
     domain: DomainPath,
@@ -59,7 +74,13 @@ pub(crate) async fn delivered(
 #[utoipa::path(
     put, path = "/v1/events/{domain}/bounced", tag = "events",
     params(("domain" = String, Path, description = "A mail domain.", example = "example.com")),
-    responses((status = 204, description = "Counted."))
+    responses(
+        (status = 204, description = "Counted."),
+        (
+            status = 202,
+            description = "Durable, and counted once the store is back (`store.when_down`).",
+        ),
+    )
 )]
 pub(crate) async fn bounced(domain: DomainPath, key: IdempotencyKey, state: Data<State>) -> Answer {
     record(domain, EventKind::Bounced, key, &state).await
@@ -71,11 +92,12 @@ async fn record(
     IdempotencyKey(key): IdempotencyKey,
     state: &State,
 ) -> Answer {
-    let mut answer = HttpResponse::NoContent();
-    if state.email_domains.record(domain, kind, key).await? == Counted::Before {
-        answer.insert_header(replayed());
-    }
-    Ok(answer.finish())
+    let answer = match state.email_domains.record(domain, kind, key).await? {
+        Counted::Now => HttpResponse::NoContent().finish(),
+        Counted::Before => HttpResponse::NoContent().insert_header(replayed()).finish(),
+        Counted::Later => HttpResponse::Accepted().finish(),
+    };
+    Ok(answer)
 }
 
 /// Counts many events at once.
@@ -133,7 +155,13 @@ async fn record(
             ),
         ),
     ),
-    responses((status = 200, description = "Counted.", body = ReceiptDto))
+    responses(
+        (status = 200, description = "Counted.", body = ReceiptDto),
+        (
+            status = 202, description = "Durable, and counted once the store is back \
+(`store.when_down`): then it is found out which are duplicates.", body = ReceiptDto,
+        ),
+    )
 )]
 pub(crate) async fn bulk(events: EventsBody, state: Data<State>) -> Answer {
     let EventsBody {
@@ -175,14 +203,18 @@ pub(crate) async fn bulk(events: EventsBody, state: Data<State>) -> Answer {
             Ok(receipt) => receipt,
         }
     };
-    given.counted(&receipt);
-    let mut answer = HttpResponse::Ok();
+    given.settled(&receipt);
+    let mut answer = match receipt.spooled.sum() {
+        0 => HttpResponse::Ok(),
+        _ => HttpResponse::Accepted(),
+    };
     if keyed && receipt.duplicates.sum() > 0 {
         // As the first time: what was sent is the same, and so is what is left out.
         answer.insert_header(replayed());
         let first = Receipt {
             counted: receipt.duplicates,
             duplicates: receipt.counted,
+            ..receipt
         };
         return Ok(answer.json(ReceiptDto::new(&first, skipped)));
     }
@@ -208,8 +240,9 @@ pub(crate) async fn verdict(
     Wanted(freshness): Wanted,
     state: Data<State>,
 ) -> Answer {
+    let behind_s = state.email_domains.behind_s();
     let (_, standing) = state.email_domains.standing(domain, freshness).await?;
-    Ok(HttpResponse::Ok().json(VerdictDto::from(standing.verdict)))
+    Ok(read(behind_s).json(VerdictDto::from(standing.verdict)))
 }
 
 /// What is known of a domain.
@@ -229,8 +262,10 @@ pub(crate) async fn domain(
     Wanted(freshness): Wanted,
     state: Data<State>,
 ) -> Answer {
+    let behind_s = state.email_domains.behind_s();
     let (domain, standing) = state.email_domains.standing(domain, freshness).await?;
-    Ok(HttpResponse::Ok().json(DomainDto::new(&domain, standing)))
+    let domain = DomainDto::new(&domain, standing);
+    Ok(read(behind_s).json(domain.behind(behind_s.is_some())))
 }
 
 /// What is known of many domains.
@@ -260,8 +295,9 @@ pub(crate) async fn lookup(asked: LookupBody, state: Data<State>) -> Answer {
         freshness,
         held: _held,
     } = asked;
+    let behind_s = state.email_domains.behind_s();
     let standings = state.email_domains.standings(domains, freshness).await?;
-    Ok(HttpResponse::Ok().json(DomainsDto::from(standings)))
+    Ok(read(behind_s).json(DomainsDto::new(&standings, behind_s.is_some())))
 }
 
 /// The domains that were ever seen, page by page.
@@ -284,8 +320,9 @@ pub(crate) async fn lookup(asked: LookupBody, state: Data<State>) -> Answer {
     responses((status = 200, description = "A page.", body = DomainPageDto))
 )]
 pub(crate) async fn domains(ListQuery(request): ListQuery, state: Data<State>) -> Answer {
+    let behind_s = state.email_domains.behind_s();
     let page = state.email_domains.page(&request).await?;
-    Ok(HttpResponse::Ok().json(DomainPageDto::from(page)))
+    Ok(read(behind_s).json(DomainPageDto::new(&page, behind_s.is_some())))
 }
 
 /// The server, and its sums over all domains.
@@ -294,13 +331,10 @@ pub(crate) async fn domains(ListQuery(request): ListQuery, state: Data<State>) -
     responses((status = 200, description = "The sums.", body = StatsDto))
 )]
 pub(crate) async fn stats(state: Data<State>) -> Answer {
+    let behind_s = state.email_domains.behind_s();
     let summary = state.email_domains.summary().await?;
     let threshold = state.email_domains.policy().threshold();
     let uptime_s = state.started.elapsed().as_secs();
-    Ok(HttpResponse::Ok().json(StatsDto::new(
-        &summary,
-        state.store_name,
-        threshold,
-        uptime_s,
-    )))
+    let stats = StatsDto::new(&summary, state.store_name, threshold, uptime_s);
+    Ok(read(behind_s).json(stats.behind(behind_s.is_some())))
 }

@@ -4,6 +4,12 @@ mod bulk;
 mod cloud_event;
 mod event;
 mod faults;
+#[cfg(any(test, feature = "fuzz"))]
+#[cfg_attr(
+    not(feature = "fuzz"),
+    allow(unreachable_pub, reason = "tests call it from here")
+)]
+pub mod fuzz;
 mod key;
 mod lookup;
 

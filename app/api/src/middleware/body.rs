@@ -13,6 +13,7 @@ use actix_web::{
     http::header::{self, HeaderMap},
 };
 use flate2::bufread::MultiGzDecoder;
+use foundation::planted::planted_bug;
 use futures_util::StreamExt;
 
 use super::content;
@@ -72,6 +73,9 @@ pub(super) async fn read(
     let reading = async {
         let mut buffer = Buffer::new(settings, bodies);
         while let Some(chunk) = payload.next().await {
+            if chunk.is_err() && planted_bug("broken-off-body-accepted") {
+                break;
+            }
             buffer.append(&chunk.map_err(|_| Kind::InvalidContent)?)?;
         }
         Ok(buffer)
@@ -127,6 +131,9 @@ impl<'a> Buffer<'a> {
     }
 
     fn limit(&self) -> usize {
+        if planted_bug("body-without-limit") {
+            return usize::MAX;
+        }
         usize::try_from(self.settings.max_body_bytes.get()).unwrap_or(usize::MAX)
     }
 

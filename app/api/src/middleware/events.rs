@@ -8,6 +8,7 @@ use prometheus::{IntCounter, IntCounterVec};
 pub(super) struct EventCounters {
     pub(super) counted: IntCounter,
     pub(super) duplicate: IntCounter,
+    pub(super) spooled: IntCounter,
     pub(super) refused: IntCounter,
     pub(super) failed: IntCounter,
 }
@@ -36,6 +37,7 @@ impl EventCounters {
         Self {
             counted: counter("counted"),
             duplicate: counter("duplicate"),
+            spooled: counter("spooled"),
             refused: counter("refused"),
             failed: counter("failed"),
         }
@@ -65,14 +67,16 @@ impl Given<'_> {
         (self.delivered, self.bounced) = (0, 0);
     }
 
-    /// They count, or had been counted before.
-    pub(crate) fn counted(mut self, receipt: &Receipt) {
+    /// They count, had been counted before, or will be.
+    pub(crate) fn settled(mut self, receipt: &Receipt) {
         (self.delivered, self.bounced) = (0, 0);
         let BulkEvents { delivered, bounced } = self.counters;
         delivered.counted.inc_by(receipt.counted.delivered);
         bounced.counted.inc_by(receipt.counted.bounced);
         delivered.duplicate.inc_by(receipt.duplicates.delivered);
         bounced.duplicate.inc_by(receipt.duplicates.bounced);
+        delivered.spooled.inc_by(receipt.spooled.delivered);
+        bounced.spooled.inc_by(receipt.spooled.bounced);
     }
 }
 

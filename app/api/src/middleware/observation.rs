@@ -55,9 +55,9 @@ impl HttpMetrics {
         let events = IntCounterVec::new(
             Opts::new(
                 "catchall_events_total",
-                "Events sent: counted, duplicate (counted before, under the same key), refused (4xx; \
-                 only those sent one by one), or failed (5xx, or the client left), which may have \
-                 been counted.",
+                "Events sent: counted, duplicate (counted before, under the same key), spooled (202: \
+                 to be counted later), refused (4xx; only those sent one by one), or failed (5xx, or \
+                 the client left), which may have been counted.",
             ),
             &["kind", "outcome"],
         )?;
@@ -189,6 +189,7 @@ impl Observation<'_> {
         self.observer.observe(self.method, status, elapsed);
         if let Some(event) = self.event.take() {
             match status {
+                StatusCode::ACCEPTED => event.spooled.inc(),
                 status if status.is_success() && replayed => event.duplicate.inc(),
                 status if status.is_success() => event.counted.inc(),
                 status if status.is_client_error() => event.refused.inc(),

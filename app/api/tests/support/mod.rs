@@ -85,7 +85,8 @@ impl Running {
                 store.clone(),
                 VerdictPolicy::new(3.try_into().unwrap()),
                 Arc::new(Stopped),
-            ),
+            )
+            .with_pending(store.clone()),
             store_name: "test",
             metrics: Metrics::new().unwrap(),
             readiness: Readiness::default(),

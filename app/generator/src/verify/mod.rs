@@ -81,6 +81,8 @@ impl Verifier {
     /// # Errors
     /// The crew could not work. A domain that cannot be read is a difference, not an error.
     pub(crate) fn check(self, crew: &Crew, misses: &[Miss]) -> anyhow::Result<Verification> {
+        // Not before the server shows all that it acknowledged.
+        read::threshold(crew)?;
         let expected = Expected::new(&self.plan, &self.before, misses);
         let verification = Arc::new(Mutex::new(Verification {
             threshold: self.threshold,

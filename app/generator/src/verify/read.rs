@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use hyper::StatusCode;
@@ -28,6 +28,9 @@ const ATTEMPTS: [Duration; 4] = [
     Duration::from_secs(1),
 ];
 
+/// How long the server may be behind what it acknowledged.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
 /// What the server says about a domain.
 #[derive(Debug, Deserialize)]
 pub(super) struct DomainState {
@@ -46,12 +49,16 @@ impl DomainState {
     }
 }
 
-/// Asks the server for its threshold.
+#[derive(Deserialize)]
+struct Stats {
+    threshold: u64,
+    /// Some of what was acknowledged does not show yet.
+    #[serde(default)]
+    behind: bool,
+}
+
+/// Asks the server for its threshold, once it shows all that it acknowledged.
 pub(super) fn threshold(crew: &Crew) -> anyhow::Result<u64> {
-    #[derive(Deserialize)]
-    struct Stats {
-        threshold: u64,
-    }
     let one = Crew {
         threads: 1,
         connections: 1,
@@ -64,13 +71,29 @@ pub(super) fn threshold(crew: &Crew) -> anyhow::Result<u64> {
         |mut client, _| {
             let answer = Arc::clone(&answer);
             async move {
-                let stats = json::<Stats>(&mut client, routes::stats()).await;
+                let stats = settled(&mut client).await;
                 *answer.lock() = Some(stats);
             }
         },
     )?;
     let stats = answer.lock().take().context("no answer")?;
     Ok(stats.context("cannot read /v1/stats")?.threshold)
+}
+
+/// Reads the server's state once it shows all that was acknowledged: what the server keeps while its
+/// store is away counts when that is back.
+async fn settled(client: &mut Client) -> anyhow::Result<Stats> {
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    loop {
+        let stats = json::<Stats>(client, routes::stats()).await?;
+        if !stats.behind {
+            return Ok(stats);
+        }
+        if Instant::now() > deadline {
+            bail!("the server is behind what it acknowledged");
+        }
+        tokio::time::sleep(ATTEMPTS[1]).await;
+    }
 }
 
 /// Reads every domain of the plan and gives each to `visit`, with its place, until that says

@@ -44,6 +44,11 @@ impl Database {
         self.postgres.pid()
     }
 
+    /// From now on it answers nobody.
+    pub(crate) fn freeze(&self) {
+        self.postgres.freeze();
+    }
+
     pub(crate) fn create(&self) -> String {
         self.postgres.create_database()
     }

@@ -23,6 +23,8 @@ pub(crate) struct Fleet {
     servers: HashMap<(Subject, Keys), Rc<Server>>,
     logs: HashMap<Keys, Rc<RefCell<LogAndMap>>>,
     database: Option<Database>,
+    /// Those behind frozen shadows.
+    frozen: Vec<Database>,
     /// The URLs of databases, with what is in them.
     databases: HashMap<(Subject, Keys), String>,
     /// Data folders that have their domains.
@@ -37,6 +39,7 @@ impl Fleet {
             servers: HashMap::new(),
             logs: HashMap::new(),
             database: None,
+            frozen: Vec::new(),
             databases: HashMap::new(),
             filled: HashSet::new(),
         }
@@ -49,6 +52,7 @@ impl Fleet {
     /// Ends all servers. What they stored stays.
     pub(crate) fn release(&mut self) {
         self.servers.clear();
+        self.frozen.clear();
         self.logs.clear();
     }
 
@@ -80,6 +84,25 @@ impl Fleet {
                 if self.filled.insert(folder) {
                     preload(&server, keys)?;
                 }
+                server
+            }
+            Subject::Shadowed { queue } => {
+                let folder = self.data_folder(subject, keys);
+                let database = Database::start()?;
+                let mut settings = embedded(subject, &folder);
+                settings.extend([
+                    ("CATCHALL__STORE__SHADOW__KIND", "postgres".to_owned()),
+                    ("CATCHALL__STORE__SHADOW__QUEUE_CAPACITY", queue.to_string()),
+                    ("CATCHALL__STORE__POSTGRES__URL", database.create()),
+                ]);
+                let server = Server::catchall(&settings, None)?;
+                preload(&server, keys)?;
+                ensure!(
+                    server.metric("catchall_shadow_in_step")? == 1.0,
+                    "the shadow is out of step before it is frozen"
+                );
+                database.freeze();
+                self.frozen.push(database);
                 server
             }
             Subject::Postgres => {

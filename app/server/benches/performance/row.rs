@@ -14,6 +14,11 @@ pub(crate) enum Subject {
         /// Added to every sync.
         delay_us: u32,
     },
+    /// Embedded, with a shadow in a PostgreSQL that was frozen once the server was up.
+    Shadowed {
+        /// `store.shadow.queue_capacity`.
+        queue: u32,
+    },
     Postgres,
     RawUpsert,
     LogAndMap,
@@ -29,6 +34,7 @@ impl fmt::Display for Subject {
             Self::Memory => "memory",
             Self::Embedded { delay_us: 0 } => "embedded",
             Self::Embedded { delay_us } => return write!(f, "embedded+{}ms", delay_us / 1_000),
+            Self::Shadowed { queue } => return write!(f, "embedded+frozen-shadow-{queue}"),
             Self::Postgres => "postgres",
             Self::RawUpsert => "raw-upsert",
             Self::LogAndMap => "log-and-map",

@@ -20,7 +20,15 @@ const fn delayed(delay_ms: u32) -> Subject {
 
 /// All of them, in the order in which they are measured.
 pub(crate) fn all() -> Vec<Section> {
-    vec![puts(), keyed(), pipelined(), bulk(), reads(), mixed()]
+    vec![
+        puts(),
+        keyed(),
+        shadowed(),
+        pipelined(),
+        bulk(),
+        reads(),
+        mixed(),
+    ]
 }
 
 impl Section {
@@ -143,6 +151,43 @@ fn keyed() -> Section {
                 all keys of all rounds."
                 .into(),
         groups: groups.collect(),
+    }
+}
+
+fn shadowed() -> Section {
+    let group = |connections| {
+        let alone = Row {
+            id: format!("shadow/embedded/{connections}/10k"),
+            subject: EMBEDDED,
+            keys: TEN_THOUSAND,
+            load: Load::Puts { connections },
+            against: Vec::new(),
+        };
+        let beside = |subject: Subject| Row {
+            id: format!("shadow/{subject}/{connections}/10k"),
+            subject,
+            against: vec![alone.id.clone()],
+            ..alone.clone()
+        };
+        let again = Row {
+            id: format!("shadow/embedded-again/{connections}/10k"),
+            ..beside(EMBEDDED)
+        };
+        // The queue as it is by default, soon full; and one that all runs together do not fill.
+        let queues = [262_144, 8_000_000];
+        let frozen = queues.map(|queue| beside(Subject::Shadowed { queue }));
+        let [soon_full, never_full] = frozen;
+        vec![alone.clone(), soon_full, never_full, again]
+    };
+    Section {
+        title: "A frozen shadow",
+        about: "Single PUTs to the embedded store as above: alone, with a shadow in a PostgreSQL that \
+                is halted (SIGSTOP), and alone once more: what those two differ by is noise. The number \
+                is how many events may wait for the shadow. The smaller one is the default, and full \
+                during the first runs: then the shadow is out of step. The larger one goes on filling \
+                in all of them, which shows in the peak memory."
+            .into(),
+        groups: [64, 256].map(group).into(),
     }
 }
 

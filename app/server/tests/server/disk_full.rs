@@ -1,89 +1,19 @@
 //! A disk that somebody else fills.
 
-use std::{
-    fs::{self, File},
-    path::{Path, PathBuf},
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
-use tempfile::TempDir;
+use torture::small_disk::SmallDisk;
 
 use crate::support::{Account, DEADLINE, Kind, Setup, names, until};
 
 const MIB: u64 = 1 << 20;
 
-/// A disk that can be filled: a small one of its own where that may be mounted; otherwise the one
-/// that temporary files are on, the bound being close below what is free there.
-struct Disk {
-    folder: TempDir,
-    mounted: bool,
-    min_free_bytes: u64,
-}
-
-impl Disk {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
-            .arg(folder.path())
-            .output();
-        let mounted = mount.is_ok_and(|output| output.status.success());
-        let min_free_bytes = match mounted {
-            true => 16 * MIB,
-            // Other tests use it too.
-            false => free(folder.path()).saturating_sub(512 * MIB),
-        };
-        Self {
-            folder,
-            mounted,
-            min_free_bytes,
-        }
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.folder.path().join("somebody-else")
-    }
-
-    /// Takes all on the small disk, and what is needed on a large one.
-    fn fill(&self) {
-        let bytes = match self.mounted {
-            true => free(self.folder.path()),
-            false => 1_024 * MIB,
-        };
-        let file = File::create(self.filler()).unwrap();
-        fallocate(&file, FallocateFlags::empty(), 0, bytes).unwrap();
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.filler()).unwrap();
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if self.mounted {
-            let _ = Command::new("umount").arg(self.folder.path()).output();
-        }
-    }
-}
-
-fn free(folder: &Path) -> u64 {
-    let told = statvfs(folder).unwrap();
-    told.f_bavail * told.f_frsize
-}
-
 #[tokio::test]
 async fn a_disk_that_is_nearly_full_takes_no_event_and_loses_none() {
-    let disk = Disk::new();
+    let disk = SmallDisk::new();
     let setup = Setup::embedded(&disk.data())
         .set("store.embedded.segment_bytes", MIB)
-        .set("store.embedded.min_free_bytes", disk.min_free_bytes);
+        .set("store.embedded.min_free_bytes", disk.min_free_bytes());
     let server = setup.start();
     let domains = names(1);
     let mut account = Account::new(&domains);

@@ -15,11 +15,11 @@
 //! | `many_connections` | ten thousand connections, started with room for a thousand |
 //! | `bad_input` | each wrong request gets its own answer and changes nothing |
 //! | `postgres_faults` | whatever befalls PostgreSQL, what is sent again counts once |
-//! | `overload` | more than the store takes is refused at once, and the rest is counted |
+//! | `overload` | who comes behind one that waits too long is refused at once |
 //! | `redis_faults` | whatever befalls Redis, no client hears of it |
 //! | `startup` | a server that cannot serve says why in one line, and ends |
 //! | `secrets` | no password is ever printed |
-//! | `slow_clients` | a thousand that drip are cut, and honest ones are served |
+//! | `shadow` | a second store counts the same, and one can move to it |
 //! | `stack` | what the server is wired to keeps the promises of the port |
 
 #![allow(
@@ -31,6 +31,7 @@
 mod bad_input;
 mod bulk;
 mod clock;
+mod described;
 mod disk_full;
 mod drain;
 mod first_steps;
@@ -42,7 +43,8 @@ mod postgres_faults;
 mod redis_faults;
 mod restarts;
 mod secrets;
-mod slow_clients;
+mod shadow;
+mod spool;
 mod stack;
 mod startup;
 mod support;

@@ -12,7 +12,6 @@ use crate::support::{Account, Answer, Connection, DEADLINE, Kind, Server, Setup,
 
 /// How often those requests are sent that are due.
 const TICK: Duration = Duration::from_millis(10);
-const DEPTH: &str = "catchall_queue_depth{committer=\"0\"}";
 
 /// A store that syncs slowly.
 fn slow(folder: &Path, sync: Duration) -> Setup {
@@ -116,39 +115,4 @@ async fn who_comes_behind_one_that_waits_too_long_is_refused_at_once() {
     let log = server.stop();
     let lines = log.iter().filter(|line| line.contains("\"overloaded\""));
     assert!((1..told.refused.len() / 2).contains(&lines.count()));
-}
-
-/// A store that takes 300 events a second, and 3,000 offered.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_times_the_load_costs_no_event_and_no_memory() {
-    const CAPACITY: u64 = 30;
-    let folder = tempfile::tempdir().unwrap();
-    let server = slow(folder.path(), Duration::from_millis(100))
-        .set("queue.capacity", CAPACITY)
-        .start();
-    let domains = names(100);
-    let resident = async || server.metric("process_resident_memory_bytes").await;
-    let before = resident().await;
-    let watched = async {
-        loop {
-            let depth = server.metric(DEPTH).await;
-            // Those that the committer is taking are told for a moment beside those that follow.
-            assert!(depth <= 2 * CAPACITY, "{depth}");
-        }
-    };
-    let offered = offer(&server, &domains, 30, |told| {
-        told.refused.len() >= 5_000 && told.account.acknowledged() >= 300
-    });
-    let mut told = tokio::select! {
-        told = offered => told,
-        never = watched => never,
-    };
-    let grown = resident().await.saturating_sub(before);
-    assert!(grown < 64 << 20, "{before} + {grown}");
-    assert_eq!(server.metric(DEPTH).await, 0);
-    told.account.settle(&server).await;
-    let mut connection = server.connect().await;
-    let answer = connection.put("d0.example", Kind::Delivered).await.unwrap();
-    assert_eq!(answer.status, 204, "{answer:?}");
-    server.stop();
 }

@@ -42,6 +42,15 @@ fn postgres() -> Made {
     (settings, Arc::new(()))
 }
 
+/// The embedded store, with PostgreSQL as its shadow.
+fn shadowed() -> Made {
+    let (mut settings, keep) = embedded();
+    let url = Postgres::shared().create_database();
+    settings.push(("store.postgres.url", url));
+    settings.push(("store.shadow.kind", "postgres".into()));
+    (settings, keep)
+}
+
 fn cached((mut settings, keep): Made) -> Made {
     settings.push(("cache.kind", "redis".into()));
     settings.push(("cache.redis.url", Redis::shared().url()));
@@ -117,4 +126,9 @@ conformance::domain_tallies!(
     in_postgres_behind_redis,
     || fresh(cached(postgres())),
     [front, reopens(|| Stored::new(cached(postgres())))]
+);
+conformance::domain_tallies!(
+    on_disk_beside_postgres,
+    || fresh(shadowed()),
+    [front, reopens(|| Stored::new(shadowed()))]
 );

@@ -15,7 +15,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -28,23 +27,24 @@ use business::{
     kernel::{Clock, ErrorKind, PortError},
 };
 use foundation::{
-    supervision::{Shutdown, spawn_thread},
+    planted::planted_bug,
+    supervision::{Role, Shutdown, Worker, spawn_worker},
     telemetry::metrics::GROUP_SIZE,
 };
-use parking_lot::Mutex;
 use prometheus::{
     Histogram, IntGauge, Registry, register_histogram_with_registry,
     register_int_gauge_vec_with_registry,
 };
 use smallvec::SmallVec;
 use tokio::sync::{
+    Semaphore,
     mpsc::{self, error::TrySendError},
     watch,
 };
 
 use self::{
     answers::Ticket,
-    committer::Committer,
+    committer::{Committer, Incoming},
     oldest::{Oldest, now_ms},
 };
 
@@ -72,8 +72,15 @@ pub struct Batched {
     /// Whose turn it is among the lanes.
     turn: AtomicUsize,
     close: watch::Sender<bool>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    workers: Vec<Worker>,
 }
+
+/// A committer that writes for longer is stuck: the stores give up long before.
+const COMMITTER: Role = Role {
+    name: "committer",
+    group: "store",
+    patience: Duration::from_secs(60),
+};
 
 /// The way to one committer.
 struct Lane {
@@ -98,7 +105,8 @@ struct Metrics {
 }
 
 impl Batched {
-    /// Starts the committers over `inner`. One that panics asks `shutdown` to stop the process.
+    /// Starts the committers over `inner`. One that panics is started again; what it was recording
+    /// is answered as unknown.
     ///
     /// # Errors
     /// When threads or metrics cannot be made.
@@ -112,26 +120,24 @@ impl Batched {
         let metrics = Metrics::register(registry, &options).map_err(io::Error::other)?;
         let (close, closing) = watch::channel(false);
         let mut lanes = Vec::with_capacity(options.committers.get());
-        let mut threads = Vec::with_capacity(options.committers.get());
+        let mut workers = Vec::with_capacity(options.committers.get());
         for metrics in metrics {
             let depth = metrics.depth.clone();
             let oldest = Arc::new(Oldest::nobody());
-            let (sender, waiting) = mpsc::channel(options.queue_capacity.get() as usize);
-            let committer = Committer::new(
-                Arc::clone(&inner),
-                Arc::clone(clock),
-                waiting,
-                Arc::clone(&oldest),
-                closing.clone(),
+            let capacity = match planted_bug("queue-without-bound") {
+                true => Semaphore::MAX_PERMITS,
+                false => options.queue_capacity.get() as usize,
+            };
+            let (sender, waiting) = mpsc::channel(capacity);
+            let committer = Committer {
+                inner: Arc::clone(&inner),
+                clock: Arc::clone(clock),
+                incoming: Incoming::new(waiting, closing.clone()),
+                oldest: Arc::clone(&oldest),
                 metrics,
-            );
-            // A thread and a runtime of its own: a store may block it, and answers of a database
-            // arrive where they are awaited.
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            threads.push(spawn_thread("committer", shutdown, move || {
-                runtime.block_on(committer.run());
+            };
+            workers.push(spawn_worker(COMMITTER, shutdown, move |heart| {
+                committer.run(heart);
             })?);
             lanes.push(Lane {
                 sender,
@@ -145,21 +151,16 @@ impl Batched {
             max_wait_ms: u64::try_from(options.max_wait.as_millis()).unwrap_or(u64::MAX),
             turn: AtomicUsize::new(0),
             close,
-            threads: Mutex::new(threads),
+            workers,
         })
     }
 
     /// Takes nothing more, records what waits, and returns when all of it is answered.
     pub async fn close(&self) {
         self.close.send_replace(true);
-        let threads = std::mem::take(&mut *self.threads.lock());
-        let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                // A panic has been reported already.
-                let _ = thread.join();
-            }
-        });
-        let _ = joined.await;
+        for worker in &self.workers {
+            worker.ended().await;
+        }
     }
 
     /// Single events go to one committer: a group costs much by itself and little for each event,
@@ -188,7 +189,8 @@ impl DomainTallies for Batched {
             .lane(group)
             .ok_or_else(|| error(ErrorKind::Unexpected))?;
         let queued_ms = now_ms();
-        if lane.oldest.waited_ms(queued_ms) > self.max_wait_ms {
+        let waited_ms = lane.oldest.waited_ms(queued_ms);
+        if waited_ms > self.max_wait_ms && !planted_bug("wait-without-bound") {
             return Err(PortError::new(ErrorKind::Overloaded, "wait"));
         }
         let place = lane.sender.try_reserve().map_err(|refused| match refused {

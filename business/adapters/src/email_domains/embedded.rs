@@ -24,11 +24,14 @@ mod appliers;
 pub mod bench;
 pub mod disk;
 mod error;
-mod format;
-mod journal;
+pub(in crate::email_domains) mod format;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
+pub(in crate::email_domains) mod journal;
 mod keeper;
 mod metrics;
-mod record;
+pub(in crate::email_domains) mod record;
 mod self_test;
 mod snapshot;
 mod space;
@@ -43,27 +46,30 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Instant,
 };
 
 use async_trait::async_trait;
 use business::{
     email_domains::{
-        model::{DomainName, Group, Tally, fold},
+        model::{DomainName, Group, Outcome, Outcomes, Tally, fold},
         ports::{DomainTallies, Freshness, Page, PageRequest, Probe, Recorded, StoreId, Totals},
         verdict::VerdictPolicy,
     },
     kernel::{ErrorKind, PortError, UnixSeconds},
 };
-use foundation::supervision::Shutdown;
+use foundation::{
+    planted::{kill_point, planted_bug},
+    supervision::{Shutdown, Worker},
+};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use self::{
     appliers::Appliers,
     disk::Disk,
-    format::FileKind,
+    format::{FileKind, Header},
     journal::{AppendError, Segment},
     keeper::Keeper,
     metrics::Metrics,
@@ -118,7 +124,7 @@ pub struct Opened {
 pub struct Embedded {
     shared: Arc<Shared>,
     wake_keeper: Option<mpsc::SyncSender<()>>,
-    keeper: Option<JoinHandle<()>>,
+    keeper: Worker,
 }
 
 /// What the callers and the keeper share. Locks are taken in the order `keeper`, `writer`,
@@ -177,7 +183,7 @@ impl Embedded {
                 snapshot::load(&disk, number, threads, options.marks, map)?
             }
             None => {
-                let store = journal::store_of_first(&disk)?
+                let store = journal::store_of_first(&disk, FileKind::Journal)?
                     .unwrap_or_else(|| StoreId(Uuid::new_v4().as_u128()));
                 (
                     snapshot::Loaded::nothing(store, options.marks),
@@ -194,7 +200,7 @@ impl Embedded {
                 .map_err(OpenError::io(".", "start a thread to replay it"))?;
             let replayed = journal::replay(
                 &disk,
-                store,
+                (FileKind::Journal, store),
                 first,
                 snapshot_holds,
                 loaded.sequence,
@@ -203,7 +209,7 @@ impl Embedded {
                     newest_record = Some(record.formed_at);
                     for change in &record.changes {
                         let hash = map.hash_of(change.domain);
-                        if sequence > loaded.shards[shard_of(hash)] {
+                        if sequence > loaded.shards[shard_of(hash)] || planted_bug("replay-twice") {
                             appliers.add(change, hash, record.formed_at);
                         }
                     }
@@ -227,10 +233,19 @@ impl Embedded {
 
         let bytes = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
         let (number, segment) = match replayed.empty {
-            Some((number, length)) => (number, Segment::reopen(&*disk, number, length, bytes)),
+            Some((number, length)) => {
+                let kind = FileKind::Journal;
+                let segment = Segment::reopen(&*disk, kind, number, length, bytes);
+                (number, segment)
+            }
             None => {
-                let number = replayed.last_number + 1;
-                (number, Segment::create(&*disk, store, number, bytes))
+                let header = Header {
+                    kind: FileKind::Journal,
+                    store,
+                    number: replayed.last_number + 1,
+                };
+                let segment = Segment::create(&*disk, header, bytes);
+                (header.number, segment)
             }
         };
         let segment = segment
@@ -279,7 +294,7 @@ impl Embedded {
         let embedded = Self {
             shared,
             wake_keeper: Some(wake_keeper),
-            keeper: Some(keeper),
+            keeper,
         };
         // The keeper sleeps until something is recorded: who opened the store may yet find that it must
         // not be used, and then it has to stay as it is.
@@ -292,7 +307,7 @@ impl Embedded {
     /// # Errors
     /// When the disk fails.
     pub fn snapshot(&self) -> io::Result<()> {
-        self.shared.snapshot()
+        self.shared.snapshot(|| {})
     }
 
     fn wake_keeper(&self) {
@@ -316,25 +331,41 @@ impl Embedded {
                     verdict_changes: Vec::new(),
                 });
             }
-            Standing::Outdated => return Err(PortError::new(ErrorKind::Invalid, "record")),
+            Standing::Outdated => return Err(PortError::new(ErrorKind::Outdated, "record")),
+        };
+        let _consistent = Consistent(shared);
+        let counting = match planted_bug("fold-before-marks") {
+            true => &Outcomes::from_elem(Outcome::Counted, outcomes.len()),
+            false => &outcomes,
         };
         let record = Record {
             id: group.id,
             formed_at: group.formed_at,
             marks: new_marks(&group.members, &outcomes).collect(),
-            changes: fold(&group.members, &outcomes),
+            changes: fold(&group.members, counting),
             outcomes,
         };
+        if planted_bug("duplicate-acknowledged-early") {
+            let marks = record.marks.iter().copied();
+            let mut applied = shared.applied.lock();
+            applied
+                .ledger
+                .settle(None, &record.outcomes, marks, record.formed_at);
+        }
+        let early = planted_bug("shown-before-sync")
+            .then(|| shared.map.apply_all(&record.changes, record.formed_at));
         // A group that counts nothing new says nothing that a second look at it would not.
         if !record.changes.is_empty() || !record.marks.is_empty() {
             self.append(&mut writer, &record)?;
         }
         let mut applied = shared.applied.lock();
-        let verdict_changes = shared.map.apply_all(&record.changes, record.formed_at);
+        let verdict_changes =
+            early.unwrap_or_else(|| shared.map.apply_all(&record.changes, record.formed_at));
         applied
             .ledger
             .settle(record.id, &record.outcomes, record.marks, record.formed_at);
         applied.sequence = writer.sequence;
+        kill_point("before-answer");
         Ok(Recorded {
             outcomes: record.outcomes,
             verdict_changes,
@@ -343,8 +374,12 @@ impl Embedded {
 
     fn append(&self, writer: &mut Writer, record: &Record<'_>) -> Result<(), PortError> {
         let shared = &*self.shared;
+        if planted_bug("drop-last-group-on-sigterm") && shared.shutdown.is_requested() {
+            return Ok(());
+        }
         writer.encode(record)?;
-        if !writer.segment.has_room_for(writer.buffer.len()) && writer.roll() {
+        let rolled = !writer.segment.has_room_for(writer.buffer.len()) && writer.roll();
+        if rolled && !planted_bug("stale-record-after-roll") {
             writer.encode(record)?;
         }
         let grows = !writer.segment.has_room_for(writer.buffer.len());
@@ -392,13 +427,25 @@ impl Shared {
     }
 }
 
+/// Held while the journal and the map change. After a panic in between they may differ: only opening
+/// the store anew makes them the same.
+struct Consistent<'a>(&'a Shared);
+
+impl Drop for Consistent<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.failed.store(true, Ordering::Release);
+            self.0
+                .shutdown
+                .fail("the store panicked while it recorded a group");
+        }
+    }
+}
+
 impl Drop for Embedded {
     fn drop(&mut self) {
         drop(self.wake_keeper.take());
-        if let Some(keeper) = self.keeper.take() {
-            // A panic of the keeper has been reported already.
-            let _ = keeper.join();
-        }
+        self.keeper.wait();
     }
 }
 

@@ -58,7 +58,7 @@ impl DomainTallies for Memory {
                     verdict_changes: Vec::new(),
                 });
             }
-            Standing::Outdated => return Err(PortError::new(ErrorKind::Invalid, "record")),
+            Standing::Outdated => return Err(PortError::new(ErrorKind::Outdated, "record")),
         };
         let changes = fold(&group.members, &outcomes);
         let verdict_changes = self.map.apply_all(&changes, group.formed_at);

@@ -18,9 +18,12 @@ use business::{
     kernel::{PortError, Retry},
 };
 use deadpool_redis::{BuildError, Manager, Pool, redis::AsyncConnectionConfig, redis::RedisError};
-use foundation::supervision::{Shutdown, spawn_named};
+use foundation::{
+    planted::planted_bug,
+    supervision::{Role, Shutdown, spawn_worker_task},
+};
 use prometheus::Registry;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use self::{
     entry::Entry,
@@ -92,11 +95,21 @@ pub enum RedisSetupError {
     /// A metric's name is taken.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
+    /// The system gives no thread.
+    #[error(transparent)]
+    Thread(#[from] std::io::Error),
 }
+
+/// All it does has deadlines far below this.
+const WORKER: Role = Role {
+    name: "redis-cache",
+    group: "cache",
+    patience: Duration::from_secs(60),
+};
 
 impl RedisCached {
     /// Puts a cache before `inner`. Redis and the store may both be away still. The task that talks
-    /// to Redis asks `shutdown` to stop the process when it panics.
+    /// to Redis is started again when it panics.
     ///
     /// # Errors
     /// See [`RedisSetupError`].
@@ -125,18 +138,19 @@ impl RedisCached {
         let link = Arc::new(Link::down(metrics.up.clone()));
         let (orders, queue) = mpsc::channel(options.queue_capacity.get() as usize);
         let ttl_ms = options.ttl_ms.get().into();
-        let worker = Worker {
+        let worker = Arc::new(Worker {
             store: Arc::downgrade(&inner),
             pool,
             link: Arc::clone(&link),
-            orders: queue,
+            orders: Mutex::new(queue),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
             ttl_ms,
             deadline,
             retry_after: millis(options.retry_after_ms),
-        };
-        spawn_named("redis-cache", shutdown, worker.run());
+        });
+        let work = move |heart| Arc::clone(&worker).run(heart);
+        spawn_worker_task(WORKER, shutdown, work)?;
         Ok(Self {
             inner,
             link,
@@ -165,9 +179,12 @@ impl RedisCached {
 
     /// Reads what the cache did not have, and has it put there.
     async fn read_through(&self, missed: Vec<DomainName>) -> Result<Vec<Tally>, PortError> {
-        let read_at_ms = (self.clock)();
+        let mut read_at_ms = (self.clock)();
         // Of another cache below, the age would add up.
         let tallies = self.inner.get(&missed, Freshness::Latest).await?;
+        if planted_bug("entry-stamped-at-its-end") {
+            read_at_ms = (self.clock)();
+        }
         for (domain, tally) in missed.into_iter().zip(&tallies) {
             // The other half of the queue is kept for what commits touched.
             if self.orders.capacity() <= self.orders.max_capacity() / 2 {
@@ -181,6 +198,27 @@ impl RedisCached {
             let _ = self.orders.try_send(Order::Keep(domain, entry));
         }
         Ok(tallies)
+    }
+
+    /// The planted bug of this name: the cache shows what may never be committed.
+    async fn keep_before_commit(&self, group: &Group) {
+        let mut changes = group.members.iter().flat_map(|m| m.changes.iter());
+        let Some(change) = changes.next() else {
+            return;
+        };
+        let domain = change.domain.to_name();
+        let found = self
+            .inner
+            .get(std::slice::from_ref(&domain), Freshness::Latest)
+            .await;
+        for tally in found.unwrap_or_default() {
+            let (delivered, bounced) = (change.delivered.into(), change.bounced.into());
+            let entry = Entry {
+                tally: tally.plus(delivered, bounced, group.formed_at),
+                read_at_ms: (self.clock)(),
+            };
+            let _ = self.orders.try_send(Order::Keep(domain.clone(), entry));
+        }
     }
 
     /// Has the entries of all domains in the group dropped.
@@ -205,6 +243,9 @@ impl RedisCached {
 #[async_trait]
 impl DomainTallies for RedisCached {
     async fn record(&self, group: &Group) -> Result<Recorded, PortError> {
+        if planted_bug("cache-before-commit") {
+            self.keep_before_commit(group).await;
+        }
         let recorded = self.inner.record(group).await;
         let untouched = matches!(&recorded, Err(error) if error.kind().retry() == Retry::Safe);
         if !untouched {

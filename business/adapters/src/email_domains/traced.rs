@@ -26,14 +26,14 @@ pub struct Traced {
     page: Operation,
     totals: Operation,
     probe: Operation,
-    members: [(Outcome, IntCounter); 4],
+    members: [(Outcome, IntCounter); 5],
     verdict_changes: [(Verdict, IntCounter); 3],
 }
 
 /// What is counted of one operation, its labels looked up beforehand.
 struct Operation {
     seconds: Histogram,
-    errors: [(ErrorKind, IntCounter); 6],
+    errors: [(ErrorKind, IntCounter); 7],
 }
 
 impl Traced {
@@ -96,6 +96,7 @@ impl Traced {
                 ),
                 (Outcome::Mismatch, members.with_label_values(&["mismatch"])),
                 (Outcome::Expired, members.with_label_values(&["expired"])),
+                (Outcome::Spooled, members.with_label_values(&["spooled"])),
             ],
             verdict_changes: [
                 (Verdict::CatchAll, changes.with_label_values(&["catch_all"])),

@@ -1,12 +1,11 @@
-//! The embedded store against a power cut at any operation, and against a sync that fails.
+//! The embedded store against writes and syncs that fail, and a disk that is full.
 //!
-//! The disk is simulated: it loses what was not synced and tears the last writes. Thousands of
-//! cuts take seconds, and a seed replays one exactly where the keeper does not act by itself.
+//! The disk is simulated: it loses what was not synced and tears the last writes. Power cuts at any
+//! operation, by the thousand, are the fault harness's (`torture/src/power_loss.rs`).
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod room;
-mod simulated_disk;
 
 use std::{
     collections::BTreeMap,
@@ -17,11 +16,14 @@ use std::{
 
 use adapters::email_domains::{
     Embedded, MarkLimits,
-    embedded::{EmbeddedOptions, OpenError, disk::Disk},
+    embedded::{
+        EmbeddedOptions, OpenError,
+        disk::{Disk, SimulatedDisk},
+    },
 };
 use business::{
     email_domains::{
-        model::{Changes, DomainName, Group, GroupId, Key, Mark, Member, Outcome, Tally, WriterId},
+        model::{Changes, DomainName, Group, GroupId, Key, Mark, Member, Tally, WriterId},
         ports::{DomainTallies, Freshness},
         verdict::VerdictPolicy,
     },
@@ -30,15 +32,13 @@ use business::{
 use fastrand::Rng;
 use foundation::supervision::{Cause, Shutdown};
 use prometheus::Registry;
-use simulated_disk::SimulatedDisk;
 
 const MARKS: MarkLimits = MarkLimits {
     window_s: NonZeroU32::MAX,
     max_count: NonZeroU32::MAX,
 };
 
-/// The keeper never acts by itself here, for no segment is half full: it would make a seed depend
-/// on threads.
+/// The keeper never acts by itself here, for no segment is half full.
 const BY_HAND: EmbeddedOptions = EmbeddedOptions {
     segment_bytes: 64 << 10,
     snapshot_after_bytes: u64::MAX,
@@ -50,14 +50,6 @@ const BY_HAND: EmbeddedOptions = EmbeddedOptions {
 const GROWING: EmbeddedOptions = EmbeddedOptions {
     segment_bytes: 1,
     snapshot_after_bytes: u64::MAX,
-    marks: MARKS,
-    min_free_bytes: 0,
-};
-
-/// Segments of a few records, and the keeper always at work.
-const SHORT: EmbeddedOptions = EmbeddedOptions {
-    segment_bytes: 700,
-    snapshot_after_bytes: 20_000,
     marks: MARKS,
     min_free_bytes: 0,
 };
@@ -113,21 +105,6 @@ fn random_group(rng: &mut Rng, id: GroupId, marks: &[Mark]) -> Group {
     }
 }
 
-/// The model after the members of a group that have these outcomes.
-fn with(model: &Model, group: &Group, outcomes: &[Outcome]) -> Model {
-    let mut model = model.clone();
-    for (member, outcome) in group.members.iter().zip(outcomes) {
-        if *outcome == Outcome::Counted {
-            for change in member.changes.iter() {
-                let counts = model.entry(change.domain.as_str().to_owned()).or_default();
-                counts.0 += u64::from(change.delivered);
-                counts.1 += u64::from(change.bounced);
-            }
-        }
-    }
-    model
-}
-
 async fn contents(store: &Embedded) -> Model {
     let names: Vec<_> = (0..20)
         .map(|d| DomainName::parse(&format!("d{d}.example")).unwrap())
@@ -140,101 +117,6 @@ async fn contents(store: &Embedded) -> Model {
     found
         .map(|(name, tally)| (name.to_string(), (tally.delivered, tally.bounced)))
         .collect()
-}
-
-/// Some lives of one store, each ended by a power cut, or by the death of the process alone: then
-/// all that was written is still there, durable or not, when the next life begins.
-async fn lives(seed: u64, options: EmbeddedOptions) {
-    let mut rng = Rng::with_seed(seed);
-    let mut disk = SimulatedDisk::default();
-    let mut acknowledged = Model::new();
-    let mut marks: Vec<Mark> = Vec::new();
-    // The group that was under way when the power failed.
-    let mut pending: Option<Group> = None;
-    for life in 0..6u64 {
-        // A snapshot takes some 800 operations: let some lives end before one, and some within.
-        disk.cut_power_after(if rng.bool() {
-            rng.u64(..100)
-        } else {
-            rng.u64(..3_000)
-        });
-        if let Ok(store) = open_with(options, &disk, &Shutdown::new()) {
-            let found = contents(&store).await;
-            let applied = pending
-                .as_ref()
-                .map(|group| with(&acknowledged, group, &outcomes_of(group, &marks)));
-            assert!(
-                found == acknowledged || Some(&found) == applied.as_ref(),
-                "seed {seed}, life {life}: {found:?} is neither {acknowledged:?} nor {applied:?}"
-            );
-            let writer = WriterId(life.into());
-            for sequence in 1.. {
-                // Whether it was applied or not: recorded again, the pending group counts once.
-                let group = pending.take().unwrap_or_else(|| {
-                    random_group(&mut rng, GroupId { writer, sequence }, &marks)
-                });
-                let expected = outcomes_of(&group, &marks);
-                let Ok(recorded) = store.record(&group).await else {
-                    pending = Some(group);
-                    break;
-                };
-                assert_eq!(recorded.outcomes[..], expected, "seed {seed}, life {life}");
-                acknowledged = with(&acknowledged, &group, &expected);
-                marks.extend(group.members.iter().filter_map(|member| member.mark));
-                assert_eq!(
-                    contents(&store).await,
-                    acknowledged,
-                    "seed {seed}, life {life}"
-                );
-                if rng.u8(..5) == 0 && store.snapshot().is_err() {
-                    break;
-                }
-            }
-        }
-        disk = match rng.u8(..4) {
-            0 => disk.after_process_death(),
-            _ => disk.after_power_loss(&mut rng),
-        };
-    }
-    disk = disk.after_power_loss(&mut rng);
-    let store = open_with(options, &disk, &Shutdown::new())
-        .unwrap_or_else(|error| panic!("seed {seed}: cannot be opened: {error}"));
-    if let Some(group) = pending {
-        let expected = outcomes_of(&group, &marks);
-        store.record(&group).await.unwrap();
-        acknowledged = with(&acknowledged, &group, &expected);
-    }
-    assert_eq!(contents(&store).await, acknowledged, "seed {seed}");
-}
-
-/// The outcomes by the rule, given the marks that were counted.
-fn outcomes_of(group: &Group, marks: &[Mark]) -> Vec<Outcome> {
-    let stored = |hash| {
-        marks
-            .iter()
-            .find(|mark| mark.key.hash == hash)
-            .map(|mark| mark.fingerprint)
-    };
-    business::email_domains::model::resolve_marks(&group.members, UnixSeconds::ZERO, stored)
-        .to_vec()
-}
-
-#[tokio::test]
-async fn a_power_cut_loses_nothing_acknowledged_and_applies_no_half_group() {
-    for seed in 0..500 {
-        lives(seed, BY_HAND).await;
-    }
-    let fresh = fastrand::u64(..);
-    for seed in fresh..fresh.saturating_add(100) {
-        lives(seed, BY_HAND).await;
-    }
-}
-
-#[tokio::test]
-async fn nor_does_one_while_segments_fill_and_grow() {
-    for seed in 0..200 {
-        lives(seed, SHORT).await;
-    }
 }
 
 /// The length of a record of a [`long_group`].
@@ -342,6 +224,31 @@ async fn a_failed_sync_is_ambiguous_stops_the_process_and_is_never_tried_again()
         ErrorKind::Unavailable
     );
     assert_eq!(disk.syncs_after_failure(), 1);
+}
+
+/// The kernel calls pages clean that it could not write: they are read, and no sync writes them.
+#[tokio::test]
+async fn what_a_failed_sync_left_in_memory_is_written_again_when_the_store_opens() {
+    let shutdown = Shutdown::new();
+    for options in [BY_HAND, GROWING] {
+        let disk = SimulatedDisk::default();
+        let store = open_with(options, &disk, &shutdown).unwrap();
+        store.record(&long_group(1)).await.unwrap();
+        disk.fail_sync_after(0);
+        store.record(&long_group(2)).await.unwrap_err();
+        drop(store);
+        let disk = disk.after_process_death();
+        let store = open_with(options, &disk, &shutdown).unwrap();
+        // Nobody reads what is not durable.
+        assert_eq!(contents(&store).await["d1.example"], (2, 0));
+        store.record(&long_group(3)).await.unwrap();
+        drop(store);
+        for seed in 0..20 {
+            let disk = disk.after_power_loss(&mut Rng::with_seed(seed));
+            let store = open_with(options, &disk, &shutdown).unwrap();
+            assert_eq!(contents(&store).await["d1.example"], (3, 0), "seed {seed}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::sync::{
 use business::email_domains::{
     model::{
         Group, Member,
-        Outcome::{self, Counted, Duplicate, Expired, Mismatch},
+        Outcome::{self, Counted, Duplicate, Expired, Mismatch, Spooled},
     },
     verdict::{
         Verdict::{CatchAll, Unknown},
@@ -79,6 +79,7 @@ pub async fn of_the_requests_under_one_key_one_counts(subject: Subject) {
             Mismatch => 0,
             Duplicate => panic!("no two of the requests are the same"),
             Expired => panic!("the keys do not say when they were made"),
+            Spooled => panic!("the store is not away"),
         };
         assert_eq!(store.counts(&format!("d{task}.example")).await.0, expected);
     }

@@ -8,7 +8,7 @@ use super::{
     model::{DomainName, Group, MarkMemory, Outcomes, Tally},
     verdict::{Verdict, VerdictChange},
 };
-use crate::kernel::PortError;
+use crate::kernel::{PortError, UnixSeconds};
 
 /// The tallies of all domains.
 ///
@@ -22,7 +22,7 @@ pub trait DomainTallies: Send + Sync + 'static {
     /// - MUST apply the group whole or not at all, and MUST NOT return before it is as durable as
     ///   the store ever makes it;
     /// - MUST apply a group id once. A group with the id of the writer's last one is answered as
-    ///   the first time, except that it causes no verdict changes; an older one is `Invalid`;
+    ///   the first time, except that it causes no verdict changes; an older one is `Outdated`;
     /// - MUST skip a member whose mark is stored already or stands earlier in the group, or whose
     ///   key was made before the store's horizon
     ///   ([`resolve_marks`](super::model::resolve_marks)), and MUST commit marks and counts
@@ -74,6 +74,13 @@ pub trait DomainTallies: Send + Sync + 'static {
     /// # Errors
     /// Why it cannot.
     async fn probe(&self) -> Result<Probe, PortError>;
+}
+
+/// Events that are acknowledged and do not count yet, for the store is away or was a moment ago.
+pub trait PendingEvents: Send + Sync + 'static {
+    /// When the oldest of them was recorded; `None` when there are none, and every read shows all
+    /// that was acknowledged.
+    fn oldest(&self) -> Option<UnixSeconds>;
 }
 
 /// What became of a group.

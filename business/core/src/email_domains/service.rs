@@ -9,7 +9,7 @@ use super::{
     model::{
         Changes, DomainName, EventKind, Group, Key, MAX_AHEAD_S, Mark, Member, Outcome, Tally,
     },
-    ports::{DomainTallies, Freshness, Page, PageRequest, Probe, Totals},
+    ports::{DomainTallies, Freshness, Page, PageRequest, PendingEvents, Probe, Totals},
     verdict::{Verdict, VerdictPolicy},
 };
 use crate::kernel::{Clock, ErrorKind, PortError, UnixSeconds};
@@ -20,6 +20,7 @@ pub struct EmailDomains {
     tallies: Arc<dyn DomainTallies>,
     policy: VerdictPolicy,
     clock: Arc<dyn Clock>,
+    pending: Option<Arc<dyn PendingEvents>>,
 }
 
 /// A domain's tally, and what follows from it.
@@ -38,6 +39,8 @@ pub struct Receipt {
     pub counted: Events,
     /// Those that had been counted before, under the same mark.
     pub duplicates: Events,
+    /// Those that are durable, and count once the store is back.
+    pub spooled: Events,
 }
 
 /// So many events.
@@ -68,6 +71,8 @@ pub enum Counted {
     Now,
     /// It had been counted, under the same key.
     Before,
+    /// It is durable, and counts once the store is back.
+    Later,
 }
 
 /// A page of domains with their verdicts.
@@ -101,10 +106,19 @@ impl EmailDomains {
             tallies,
             policy,
             clock,
+            pending: None,
         }
     }
 
-    /// Counts one event, under its key only once. It is durable when this returns.
+    /// The same, with events that may be acknowledged before they count.
+    #[must_use]
+    pub fn with_pending(mut self, pending: Arc<dyn PendingEvents>) -> Self {
+        self.pending = Some(pending);
+        self
+    }
+
+    /// Counts one event, under its key only once. It is durable when this returns, and counted
+    /// unless that is to follow ([`Counted::Later`]).
     ///
     /// # Errors
     /// What is wrong with the key, or the store's own, which says whether the event may have been
@@ -129,6 +143,7 @@ impl EmailDomains {
             Some(Outcome::Duplicate) => Ok(Counted::Before),
             Some(Outcome::Mismatch) => Err(RecordError::MarkMismatch),
             Some(Outcome::Expired) => Err(RecordError::KeyExpired),
+            Some(Outcome::Spooled) => Ok(Counted::Later),
             None => Err(PortError::new(ErrorKind::Unexpected, "record").into()),
         }
     }
@@ -173,6 +188,7 @@ impl EmailDomains {
                 Outcome::Duplicate => receipt.duplicates.add(sums),
                 Outcome::Mismatch => return Err(RecordError::MarkMismatch),
                 Outcome::Expired => return Err(RecordError::KeyExpired),
+                Outcome::Spooled => receipt.spooled.add(sums),
             }
         }
         Ok(receipt)
@@ -248,6 +264,13 @@ impl EmailDomains {
     pub async fn keys_from(&self) -> Result<UnixSeconds, PortError> {
         let memory = self.probe().await?.memory;
         Ok(memory.remembered_from(self.clock.now()))
+    }
+
+    /// For how many seconds events have been acknowledged that a read from now on may not show;
+    /// `None` when it shows them all.
+    pub fn behind_s(&self) -> Option<u32> {
+        let oldest = self.pending.as_ref()?.oldest()?;
+        Some(self.clock.now().get().saturating_sub(oldest.get()))
     }
 
     /// Whether the store can serve.

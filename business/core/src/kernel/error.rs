@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Ambiguous,
     /// What was asked makes no sense to this store, such as a cursor that is not its own.
     Invalid,
+    /// It is over: whoever asks has gone on to something later since, and the store with it.
+    Outdated,
     /// Stored data contradicts itself.
     Corrupt,
     /// Anything else: a defect, here or in the backend.
@@ -42,11 +44,12 @@ pub enum Retry {
 
 impl ErrorKind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Unavailable,
         Self::Overloaded,
         Self::Ambiguous,
         Self::Invalid,
+        Self::Outdated,
         Self::Corrupt,
         Self::Unexpected,
     ];
@@ -56,7 +59,7 @@ impl ErrorKind {
         match self {
             Self::Unavailable | Self::Overloaded => Retry::Safe,
             Self::Ambiguous => Retry::IfIdempotent,
-            Self::Invalid | Self::Corrupt | Self::Unexpected => Retry::Never,
+            Self::Invalid | Self::Outdated | Self::Corrupt | Self::Unexpected => Retry::Never,
         }
     }
 
@@ -67,6 +70,7 @@ impl ErrorKind {
             Self::Overloaded => "overloaded",
             Self::Ambiguous => "ambiguous",
             Self::Invalid => "invalid",
+            Self::Outdated => "outdated",
             Self::Corrupt => "corrupt",
             Self::Unexpected => "unexpected",
         }

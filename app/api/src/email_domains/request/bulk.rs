@@ -130,7 +130,7 @@ fn skips(query: &str) -> Result<bool, Problem> {
 
 /// How events are written down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Format {
+pub(super) enum Format {
     Lines,
     Json,
     CloudEvent,
@@ -172,10 +172,10 @@ pub(super) fn media_type(headers: &HeaderMap) -> String {
 }
 
 #[derive(Default)]
-struct Events {
-    together: Changes,
-    members: Vec<Member>,
-    faults: Faults,
+pub(super) struct Events {
+    pub(super) together: Changes,
+    pub(super) members: Vec<Member>,
+    pub(super) faults: Faults,
 }
 
 impl Events {
@@ -183,7 +183,7 @@ impl Events {
     ///
     /// # Errors
     /// When no events can be made out, or there is none.
-    fn read(format: Format, headers: &HeaderMap, body: &[u8]) -> Result<Self, Fault> {
+    pub(super) fn read(format: Format, headers: &HeaderMap, body: &[u8]) -> Result<Self, Fault> {
         let mut events = Self::default();
         match format {
             Format::Lines => events.read_lines(body),

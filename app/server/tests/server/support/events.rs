@@ -1,24 +1,6 @@
 use serde_json::Value;
 
-use super::Server;
-
-/// What happened to a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    Delivered,
-    Bounced,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 2] = [Self::Delivered, Self::Bounced];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Bounced => "bounced",
-        }
-    }
-}
+use super::{Kind, Server};
 
 /// So many domains.
 pub(crate) fn names(count: usize) -> Vec<String> {

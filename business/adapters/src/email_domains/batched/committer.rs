@@ -1,4 +1,4 @@
-use std::{collections::HashMap, sync::Arc, thread};
+use std::{collections::HashMap, sync::Arc, thread, time::Duration};
 
 use business::{
     email_domains::{
@@ -8,7 +8,11 @@ use business::{
     },
     kernel::{Clock, PortError},
 };
-use tokio::sync::{mpsc, watch};
+use foundation::supervision::Heart;
+use tokio::{
+    sync::{Mutex, mpsc, watch},
+    time::timeout,
+};
 use uuid::Uuid;
 
 use super::{Metrics, Waiting, answers::answer_all, oldest::Oldest};
@@ -17,104 +21,143 @@ use super::{Metrics, Waiting, answers::answer_all, oldest::Oldest};
 /// large requests wait. The request that reaches the bound still goes in: it is never split.
 const MAX_CHANGES: usize = 65_536;
 
-/// Forms groups and records them, one after the other.
+/// How often a committer that waits for its store shows that it lives.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Forms groups and records them, one after the other. Each of its lives is a writer of its own.
 pub(super) struct Committer {
-    inner: Arc<dyn DomainTallies>,
-    clock: Arc<dyn Clock>,
+    pub(super) inner: Arc<dyn DomainTallies>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) incoming: Incoming,
+    pub(super) oldest: Arc<Oldest>,
+    pub(super) metrics: Metrics,
+}
+
+/// What waits for a committer. A life that is stuck while it records does not hold it, so that the
+/// next one goes on with it.
+pub(super) struct Incoming(Mutex<Queue>);
+
+struct Queue {
     waiting: mpsc::Receiver<Waiting>,
     /// The first of the next group, when this one is full: only who has it knows how long it waits.
     left: Option<Waiting>,
-    oldest: Arc<Oldest>,
     closing: watch::Receiver<bool>,
-    metrics: Metrics,
-    writer: WriterId,
-    sequence: u64,
+    open: bool,
+}
+
+impl Incoming {
+    pub(super) fn new(waiting: mpsc::Receiver<Waiting>, closing: watch::Receiver<bool>) -> Self {
+        Self(Mutex::new(Queue {
+            waiting,
+            left: None,
+            closing,
+            open: true,
+        }))
+    }
+}
+
+impl Queue {
+    /// The next that waits; `None` when it is to close and nothing waits any more, or when nobody
+    /// can send.
+    async fn next(&mut self) -> Option<Waiting> {
+        if let Some(left) = self.left.take() {
+            return Some(left);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                // An error means that the policy is gone. What waits already is still received.
+                _ = self.closing.wait_for(|close| *close), if self.open => {
+                    self.waiting.close();
+                    self.open = false;
+                }
+                next = self.waiting.recv() => return next,
+            }
+        }
+    }
 }
 
 impl Committer {
-    pub(super) fn new(
-        inner: Arc<dyn DomainTallies>,
-        clock: Arc<dyn Clock>,
-        waiting: mpsc::Receiver<Waiting>,
-        oldest: Arc<Oldest>,
-        closing: watch::Receiver<bool>,
-        metrics: Metrics,
-    ) -> Self {
-        let writer = WriterId(Uuid::new_v4().as_u128());
-        Self {
-            inner,
-            clock,
-            waiting,
-            left: None,
-            oldest,
-            closing,
-            metrics,
-            writer,
-            sequence: 0,
+    /// One life, on a runtime of its own: a store may block it, and answers of a database arrive
+    /// where they are awaited.
+    pub(super) fn run(&self, heart: &Heart) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(self.commit_all(heart)),
+            // As with any panic, it is tried again a few times, and then the process stops.
+            Err(error) => panic!("no runtime: {error}"),
         }
     }
 
-    /// Runs until it is told to close and nothing waits any more, or until nobody can send.
-    pub(super) async fn run(mut self) {
-        let mut open = true;
+    /// Until it is told to close and nothing waits any more, or another has its place.
+    async fn commit_all(&self, heart: &Heart) {
+        let mut id = GroupId {
+            writer: WriterId(Uuid::new_v4().as_u128()),
+            sequence: 0,
+        };
         loop {
-            let first = match self.left.take() {
-                Some(left) => Some(left),
-                None => tokio::select! {
+            let waiting = {
+                let mut queue = self.incoming.0.lock().await;
+                let next = tokio::select! {
                     biased;
-                    // An error means that the policy is gone. What waits already is still received.
-                    _ = self.closing.wait_for(|close| *close), if open => {
-                        self.waiting.close();
-                        open = false;
-                        continue;
-                    }
-                    first = self.waiting.recv() => first,
-                },
+                    () = heart.replaced() => return,
+                    next = queue.next() => next,
+                };
+                let Some(first) = next else { return };
+                heart.beats();
+                // The threads that serve go first: on a busy processor they add to the group instead
+                // of being interrupted for it, and on an idle one this returns at once. Groups
+                // are larger for it, and events cheaper (docs/performance.md).
+                thread::yield_now();
+                self.take(&mut queue, first)
             };
-            let Some(first) = first else { return };
-            // The threads that serve go first: on a busy processor they add to the group instead
-            // of being interrupted for it, and on an idle one this returns at once. Groups
-            // are larger for it, and events cheaper (docs/performance.md).
-            thread::yield_now();
-            let waiting = self.take(first);
-            self.commit(waiting).await;
+            id.sequence += 1;
+            self.commit(id, waiting, heart).await;
+            heart.rests();
         }
     }
 
     /// All that waits now, within the bound.
-    fn take(&mut self, first: Waiting) -> Vec<Waiting> {
+    fn take(&self, queue: &mut Queue, first: Waiting) -> Vec<Waiting> {
         let mut changes = first.changes();
         let mut all = vec![first];
-        while let Ok(next) = self.waiting.try_recv() {
+        while let Ok(next) = queue.waiting.try_recv() {
             if changes >= MAX_CHANGES {
-                self.left = Some(next);
+                queue.left = Some(next);
                 break;
             }
             changes += next.changes();
             all.push(next);
         }
         self.oldest
-            .settle(self.left.as_ref().map(|left| left.queued_ms));
+            .settle(queue.left.as_ref().map(|left| left.queued_ms));
         self.metrics.depth.sub(all.len() as i64);
         self.metrics.group_requests.observe(all.len() as f64);
         self.metrics.group_changes.observe(changes as f64);
         all
     }
 
-    async fn commit(&mut self, waiting: Vec<Waiting>) {
-        self.sequence += 1;
+    async fn commit(&self, id: GroupId, waiting: Vec<Waiting>, heart: &Heart) {
         let group = Group {
-            id: Some(GroupId {
-                writer: self.writer,
-                sequence: self.sequence,
-            }),
+            id: Some(id),
             formed_at: self.clock.now(),
             members: waiting
                 .iter()
                 .flat_map(|request| request.members.iter().cloned())
                 .collect(),
         };
-        let recorded = self.inner.record(&group).await;
+        let mut recording = self.inner.record(&group);
+        let recorded = loop {
+            // Who waits for an answer lives; how long for is not for here. Who is blocked does not
+            // get to this.
+            match timeout(ALIVE_EVERY, &mut recording).await {
+                Ok(recorded) => break recorded,
+                Err(_) => heart.beats(),
+            }
+        };
+        drop(recording);
         answer(waiting, recorded);
     }
 }

@@ -2,6 +2,8 @@
 //! test can put a disk behind it that loses what was never synced.
 
 mod delayed;
+#[cfg(feature = "testing")]
+mod simulated;
 
 use std::{
     any::Any,
@@ -12,7 +14,10 @@ use std::{
 };
 
 pub use delayed::Delayed;
+use foundation::planted::fail_point;
 use rustix::fs::statvfs;
+#[cfg(feature = "testing")]
+pub use simulated::SimulatedDisk;
 
 /// One folder.
 pub trait Disk: Send + Sync + 'static {
@@ -196,6 +201,9 @@ impl DiskFile for File {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        if fail_point("sync") {
+            return Err(io::Error::other("EIO"));
+        }
         self.sync_data()
     }
 }

@@ -43,7 +43,10 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    pub(super) fn io(file: &str, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(in crate::email_domains) fn io(
+        file: &str,
+        action: &'static str,
+    ) -> impl FnOnce(io::Error) -> Self {
         let file = file.to_owned();
         move |source| Self::Io {
             file,
@@ -52,7 +55,11 @@ impl OpenError {
         }
     }
 
-    pub(super) fn corrupt(file: &str, offset: usize, reason: &'static str) -> Self {
+    pub(in crate::email_domains) fn corrupt(
+        file: &str,
+        offset: usize,
+        reason: &'static str,
+    ) -> Self {
         Self::Corrupt {
             file: file.to_owned(),
             offset: offset as u64,

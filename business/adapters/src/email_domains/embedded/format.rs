@@ -8,15 +8,17 @@ use super::error::OpenError;
 /// The version this code writes, and the only one it reads.
 const VERSION: u32 = 2;
 /// The length of a [`Header`] in bytes.
-pub(super) const HEADER_LENGTH: usize = 48;
+pub(in crate::email_domains) const HEADER_LENGTH: usize = 48;
 
-/// The two kinds of files.
+/// The kinds of files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum FileKind {
+pub(in crate::email_domains) enum FileKind {
     /// Groups, in the order they were committed.
     Journal,
     /// All tallies at one moment.
     Snapshot,
+    /// Groups that wait for another store, in the order they came.
+    Spool,
 }
 
 impl FileKind {
@@ -24,22 +26,33 @@ impl FileKind {
         match self {
             Self::Journal => b"CATCHALL-JOURNAL",
             Self::Snapshot => b"CATCHALL-SNAPSHT",
+            Self::Spool => b"CATCHALL-SPOOLED",
         }
     }
 
     /// The name of file number `number`; names sort as their numbers do.
-    pub(super) fn file_name(self, number: u64) -> String {
+    pub(in crate::email_domains) fn file_name(self, number: u64) -> String {
         match self {
             Self::Journal => format!("journal-{number:020}.log"),
             Self::Snapshot => format!("snapshot-{number:020}.bin"),
+            Self::Spool => format!("spool-{number:020}.log"),
+        }
+    }
+
+    /// The number of the segment behind this one, whose last record has this number.
+    pub(in crate::email_domains) fn number_behind(self, number: u64, sequence: u64) -> u64 {
+        match self {
+            Self::Journal | Self::Snapshot => number + 1,
+            Self::Spool => sequence,
         }
     }
 
     /// The number of a file of this kind by its name.
-    pub(super) fn number_of(self, name: &str) -> Option<u64> {
+    pub(in crate::email_domains) fn number_of(self, name: &str) -> Option<u64> {
         let digits = match self {
             Self::Journal => name.strip_prefix("journal-")?.strip_suffix(".log")?,
             Self::Snapshot => name.strip_prefix("snapshot-")?.strip_suffix(".bin")?,
+            Self::Spool => name.strip_prefix("spool-")?.strip_suffix(".log")?,
         };
         let number = digits.parse().ok()?;
         (self.file_name(number) == name).then_some(number)
@@ -49,15 +62,16 @@ impl FileKind {
 /// How a file begins: 16 bytes that say what it is, the version (4), the store (16), the file's
 /// number (8), and the CRC32C of all that (4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Header {
-    pub(super) kind: FileKind,
-    pub(super) store: StoreId,
-    /// Of a journal segment its own number; of a snapshot that of the first segment to replay.
-    pub(super) number: u64,
+pub(in crate::email_domains) struct Header {
+    pub(in crate::email_domains) kind: FileKind,
+    pub(in crate::email_domains) store: StoreId,
+    /// Of a journal segment its own number; of a snapshot that of the first segment to replay; of a
+    /// spool's segment the number of the last record before it.
+    pub(in crate::email_domains) number: u64,
 }
 
 impl Header {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::email_domains) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_LENGTH);
         bytes.extend(self.kind.magic());
         bytes.extend(VERSION.to_le_bytes());
@@ -71,7 +85,7 @@ impl Header {
     ///
     /// # Errors
     /// `UnknownVersion` for what another version wrote.
-    pub(super) fn decode(
+    pub(in crate::email_domains) fn decode(
         kind: FileKind,
         file: &str,
         bytes: &[u8],
@@ -109,57 +123,57 @@ impl Header {
 }
 
 /// Reads numbers off the front of some bytes.
-pub(super) struct Reader<'a> {
+pub(in crate::email_domains) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(in crate::email_domains) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::email_domains) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    pub(super) fn take_rest(&mut self) -> &'a [u8] {
+    pub(in crate::email_domains) fn take_rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
 
-    pub(super) fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(in crate::email_domains) fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
         let (bytes, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
         Some(bytes)
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(in crate::email_domains) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (array, rest) = self.rest.split_first_chunk::<N>()?;
         self.rest = rest;
         Some(*array)
     }
 
-    pub(super) fn u8(&mut self) -> Option<u8> {
+    pub(in crate::email_domains) fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    pub(super) fn u16(&mut self) -> Option<u16> {
+    pub(in crate::email_domains) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Option<u32> {
+    pub(in crate::email_domains) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Option<u64> {
+    pub(in crate::email_domains) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    pub(super) fn u128(&mut self) -> Option<u128> {
+    pub(in crate::email_domains) fn u128(&mut self) -> Option<u128> {
         self.array().map(u128::from_le_bytes)
     }
 
     /// Seven bits a byte, the lowest first (LEB128).
-    pub(super) fn varint(&mut self) -> Option<u64> {
+    pub(in crate::email_domains) fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -177,7 +191,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The opposite of [`Reader::varint`].
-pub(super) fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
+pub(in crate::email_domains) fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
     loop {
         let low = value.to_le_bytes()[0] & 0x7f;
         value >>= 7;
@@ -223,7 +237,7 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        for kind in [FileKind::Journal, FileKind::Snapshot] {
+        for kind in [FileKind::Journal, FileKind::Snapshot, FileKind::Spool] {
             assert_eq!(kind.number_of(&kind.file_name(12)), Some(12));
             assert_eq!(kind.number_of("journal-12.log"), None);
             assert_eq!(kind.number_of("LOCK"), None);

@@ -10,6 +10,7 @@ use std::{
 };
 
 use business::email_domains::ports::StoreId;
+use foundation::planted::{kill_point, planted_bug};
 
 use super::{
     disk::{Disk, DiskFile},
@@ -22,8 +23,8 @@ use super::{
 const ALLOCATED_AT_ONCE: usize = 1 << 20;
 
 /// A segment that is open for appending.
-pub(super) struct Segment {
-    pub(super) number: u64,
+pub(in crate::email_domains) struct Segment {
+    pub(in crate::email_domains) number: u64,
     file: Box<dyn DiskFile>,
     /// Where its records end.
     length: u64,
@@ -32,7 +33,7 @@ pub(super) struct Segment {
 }
 
 /// Why a record is not in the journal.
-pub(super) enum AppendError {
+pub(in crate::email_domains) enum AppendError {
     /// It was not written, and what was written of it is gone again.
     NotWritten(io::Error),
     /// It is not known what is durable. The journal must not be used any more.
@@ -40,7 +41,7 @@ pub(super) enum AppendError {
 }
 
 impl AppendError {
-    pub(super) fn into_io(self) -> io::Error {
+    pub(in crate::email_domains) fn into_io(self) -> io::Error {
         match self {
             Self::NotWritten(error) | Self::Unknown(error) => error,
         }
@@ -49,19 +50,14 @@ impl AppendError {
 
 impl Segment {
     /// A new one of `bytes`, with a durable header and a durable name.
-    pub(super) fn create(
+    pub(in crate::email_domains) fn create(
         disk: &dyn Disk,
-        store: StoreId,
-        number: u64,
+        header: Header,
         bytes: u64,
     ) -> Result<Self, AppendError> {
-        let name = FileKind::Journal.file_name(number);
-        let header = Header {
-            kind: FileKind::Journal,
-            store,
-            number,
-        }
-        .encode();
+        let Header { kind, number, .. } = header;
+        let name = kind.file_name(number);
+        let header = header.encode();
         let created = disk.create(&name).or_else(|error| match error.kind() {
             // Left over from when the disk was full, and never used.
             io::ErrorKind::AlreadyExists => disk.remove(&name).and_then(|()| disk.create(&name)),
@@ -80,21 +76,25 @@ impl Segment {
         if let Err(error) = made {
             // Best effort: one without a header is thrown away when the store opens, and one
             // without records holds nothing.
-            let _ = disk.remove(&name);
+            let _ = disk.remove(&name).and_then(|()| disk.sync_directory());
             return Err(error);
         }
-        disk.sync_directory().map_err(AppendError::Unknown)?;
+        kill_point("segment-unnamed");
+        if !planted_bug("skip-directory-sync") {
+            disk.sync_directory().map_err(AppendError::Unknown)?;
+        }
         Ok(segment)
     }
 
     /// One that is there already, without records in its `length` bytes; made to have `bytes`.
-    pub(super) fn reopen(
+    pub(in crate::email_domains) fn reopen(
         disk: &dyn Disk,
+        kind: FileKind,
         number: u64,
         length: u64,
         bytes: u64,
     ) -> Result<Self, AppendError> {
-        let file = disk.open(&FileKind::Journal.file_name(number));
+        let file = disk.open(&kind.file_name(number));
         let mut segment = Self {
             number,
             file: file.map_err(AppendError::NotWritten)?,
@@ -130,17 +130,17 @@ impl Segment {
     }
 
     /// Whether so many bytes more need no space that is not there yet.
-    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+    pub(in crate::email_domains) fn has_room_for(&self, bytes: usize) -> bool {
         self.length + bytes as u64 <= self.allocated
     }
 
     /// Whether the next segment will be needed soon.
-    pub(super) fn is_half_full(&self) -> bool {
+    pub(in crate::email_domains) fn is_half_full(&self) -> bool {
         self.length >= self.allocated / 2
     }
 
     /// Writes a whole record behind the last one and makes it durable.
-    pub(super) fn append(&mut self, record: &[u8]) -> Result<(), AppendError> {
+    pub(in crate::email_domains) fn append(&mut self, record: &[u8]) -> Result<(), AppendError> {
         if let Err(error) = self.file.write_at(record, self.length) {
             // Neither may the next record stand behind half of this one, nor, when it is shorter,
             // before what is left of it. Nor may any of it come back once the next is durable,
@@ -154,13 +154,29 @@ impl Segment {
                 Err(error) => AppendError::Unknown(error),
             });
         }
-        self.file.sync().map_err(AppendError::Unknown)?;
+        kill_point("before-sync");
+        self.sync_record().map_err(AppendError::Unknown)?;
+        kill_point("after-sync");
         self.length += record.len() as u64;
         Ok(())
     }
 
+    fn sync_record(&mut self) -> io::Result<()> {
+        if planted_bug("acknowledge-before-sync") {
+            return Ok(());
+        }
+        let synced = self.file.sync();
+        if planted_bug("swallow-sync-error") {
+            return Ok(());
+        }
+        if planted_bug("sync-again") {
+            return synced.or_else(|_| self.file.sync());
+        }
+        synced
+    }
+
     /// The length of its header and records in bytes.
-    pub(super) fn length(&self) -> u64 {
+    pub(in crate::email_domains) fn length(&self) -> u64 {
         self.length
     }
 }
@@ -178,18 +194,20 @@ pub struct TornTail {
 }
 
 /// What was found while replaying a journal.
-pub(super) struct Replayed {
+pub(in crate::email_domains) struct Replayed {
     /// The number of the last record.
-    pub(super) sequence: u64,
+    pub(in crate::email_domains) sequence: u64,
     /// How many records were read.
-    pub(super) records: u64,
+    pub(in crate::email_domains) records: u64,
     /// The segments that hold records, and where these end.
-    pub(super) segments: VecDeque<(u64, u64)>,
+    pub(in crate::email_domains) segments: VecDeque<(u64, u64)>,
+    /// The last record of the last of these.
+    last_record: Vec<u8>,
     /// The last segment, when it is empty and can be written to, and the length of its file.
-    pub(super) empty: Option<(u64, u64)>,
+    pub(in crate::email_domains) empty: Option<(u64, u64)>,
     /// The highest number in use.
-    pub(super) last_number: u64,
-    pub(super) torn: Option<TornTail>,
+    pub(in crate::email_domains) last_number: u64,
+    pub(in crate::email_domains) torn: Option<TornTail>,
     /// The file of a segment that a crash kept from getting its header, and how much is in it.
     unfinished: Option<(String, u64)>,
 }
@@ -202,30 +220,32 @@ pub(super) struct Replayed {
 /// Behind the last sound record of a segment, zeros are space that was never used. Anything else is
 /// a torn tail and cut off, if nothing sound stands behind it; otherwise the journal is corrupt,
 /// and nothing is changed.
-pub(super) fn replay(
+pub(in crate::email_domains) fn replay(
     disk: &Arc<dyn Disk>,
-    store: StoreId,
+    (kind, store): (FileKind, StoreId),
     first: u64,
     snapshot_holds: Option<u64>,
     sequence: u64,
     mut apply: impl FnMut(u64, &[u8]) -> Option<()>,
 ) -> Result<Replayed, OpenError> {
-    let mut numbers: Vec<u64> = list(disk, FileKind::Journal)?;
+    let mut numbers: Vec<u64> = list(disk, kind)?;
     numbers.retain(|number| *number >= first);
     let last = numbers.last().copied();
     let mut replayed = Replayed {
         sequence,
         records: 0,
         segments: VecDeque::new(),
+        last_record: Vec::new(),
         empty: None,
-        last_number: first - 1,
+        last_number: first.saturating_sub(1),
         torn: None,
         unfinished: None,
     };
     // One for all segments: an allocator may hold on to what is freed.
     let mut bytes = Vec::new();
-    for (expected, number) in (first..).zip(numbers) {
-        let name = FileKind::Journal.file_name(number);
+    let mut expected = first;
+    for number in numbers {
+        let name = kind.file_name(number);
         if number != expected {
             return Err(OpenError::corrupt(
                 &name,
@@ -234,10 +254,10 @@ pub(super) fn replay(
             ));
         }
         read_up_to(disk, &name, u64::MAX, &mut bytes)?;
-        let header = Header::decode(FileKind::Journal, &name, &bytes)?;
+        let header = Header::decode(kind, &name, &bytes)?;
         if header
             != Some(Header {
-                kind: FileKind::Journal,
+                kind,
                 store,
                 number,
             })
@@ -257,7 +277,7 @@ pub(super) fn replay(
             break;
         }
         replayed.last_number = number;
-        let end = replay_segment(&name, number, &bytes, &mut replayed, &mut apply)?;
+        let (last, end) = replay_segment(&name, number, &bytes, &mut replayed, &mut apply)?;
         let rest = without_zeros(&bytes[end..]).len();
         if rest > 0 {
             replayed.torn = Some(TornTail {
@@ -268,14 +288,16 @@ pub(super) fn replay(
         }
         if end > HEADER_LENGTH {
             replayed.segments.push_back((number, end as u64));
+            replayed.last_record = bytes[last..end].to_vec();
             replayed.empty = None;
         } else {
             let length = if rest > 0 { end } else { bytes.len() };
             replayed.empty = Some((number, length as u64));
         }
+        expected = kind.number_behind(number, replayed.sequence);
     }
     if let Some(holds) = snapshot_holds {
-        let last = FileKind::Journal.file_name(replayed.last_number.max(first));
+        let last = kind.file_name(replayed.last_number.max(first));
         if replayed.last_number < first {
             return Err(OpenError::corrupt(
                 &last,
@@ -291,7 +313,7 @@ pub(super) fn replay(
             ));
         }
     }
-    replayed.settle(disk)?;
+    replayed.settle(disk, kind, store)?;
     Ok(replayed)
 }
 
@@ -299,9 +321,19 @@ impl Replayed {
     /// Cuts off what a crash left unfinished, and the space behind the last records, which nobody
     /// goes on in. Makes durable what was read, and the names it was read under: they may not be
     /// yet, when the process died and not the machine.
-    fn settle(&mut self, disk: &Arc<dyn Disk>) -> Result<(), OpenError> {
-        let sync = |name: &str, length: Option<u64>| {
+    ///
+    /// What a sync may have failed to write is written again first: the kernel calls such pages
+    /// clean, so they are read, and no sync writes them.
+    fn settle(
+        &mut self,
+        disk: &Arc<dyn Disk>,
+        kind: FileKind,
+        store: StoreId,
+    ) -> Result<(), OpenError> {
+        let sync = |name: &str, length: Option<u64>, again: &[u8], at: u64| {
             let mut file = disk.open(name).map_err(OpenError::io(name, "open it"))?;
+            file.write_at(again, at)
+                .map_err(OpenError::io(name, "write it again"))?;
             if let Some(length) = length {
                 file.truncate(length)
                     .map_err(OpenError::io(name, "cut it behind its records"))?;
@@ -309,7 +341,7 @@ impl Replayed {
             file.sync().map_err(OpenError::io(name, "sync it"))
         };
         if let Some(torn) = &self.torn {
-            sync(&torn.file, Some(torn.offset))?;
+            sync(&torn.file, Some(torn.offset), &[], 0)?;
         }
         if let Some((file, bytes)) = self.unfinished.take() {
             remove(disk, &file)?;
@@ -323,24 +355,31 @@ impl Replayed {
             }
         }
         if let Some((number, end)) = self.segments.back() {
-            sync(&FileKind::Journal.file_name(*number), Some(*end))?;
+            let name = kind.file_name(*number);
+            let last = self.last_record.as_slice();
+            sync(&name, Some(*end), last, end - last.len() as u64)?;
         }
         if let Some((number, _)) = self.empty {
-            sync(&FileKind::Journal.file_name(number), None)?;
+            let header = Header {
+                kind,
+                store,
+                number,
+            };
+            sync(&kind.file_name(number), None, &header.encode(), 0)?;
         }
         disk.sync_directory().map_err(OpenError::io(".", "sync it"))
     }
 }
 
-/// Says where the sound records end.
+/// Says where the last sound record begins and where it ends.
 fn replay_segment(
     name: &str,
     number: u64,
     bytes: &[u8],
     replayed: &mut Replayed,
     apply: &mut impl FnMut(u64, &[u8]) -> Option<()>,
-) -> Result<usize, OpenError> {
-    let mut at = HEADER_LENGTH;
+) -> Result<(usize, usize), OpenError> {
+    let (mut last, mut at) = (HEADER_LENGTH, HEADER_LENGTH);
     while at < bytes.len() {
         let Some(Framed {
             sequence,
@@ -350,7 +389,7 @@ fn replay_segment(
         else {
             // Looked at first: of a segment that was hardly used, most is this.
             if without_zeros(&bytes[at..]).is_empty() {
-                return Ok(at);
+                return Ok((last, at));
             }
             if any_behind(number, bytes, at, replayed.sequence + 1) {
                 return Err(OpenError::corrupt(
@@ -359,7 +398,7 @@ fn replay_segment(
                     "a damaged record before sound ones",
                 ));
             }
-            return Ok(at);
+            return Ok((last, at));
         };
         if let Some(torn) = &replayed.torn {
             return Err(OpenError::Corrupt {
@@ -378,25 +417,31 @@ fn replay_segment(
         apply(sequence, payload).ok_or(OpenError::corrupt(name, at, "not a record"))?;
         replayed.sequence = sequence;
         replayed.records += 1;
-        at = end;
+        (last, at) = (at, end);
     }
-    Ok(at)
+    Ok((last, at))
 }
 
 /// The store that the first segment belongs to; `None` when there is no whole one yet.
-pub(super) fn store_of_first(disk: &Arc<dyn Disk>) -> Result<Option<StoreId>, OpenError> {
-    let Some(number) = list(disk, FileKind::Journal)?.first().copied() else {
+pub(in crate::email_domains) fn store_of_first(
+    disk: &Arc<dyn Disk>,
+    kind: FileKind,
+) -> Result<Option<StoreId>, OpenError> {
+    let Some(number) = list(disk, kind)?.first().copied() else {
         return Ok(None);
     };
-    let name = FileKind::Journal.file_name(number);
+    let name = kind.file_name(number);
     let mut header = Vec::new();
     read_up_to(disk, &name, HEADER_LENGTH as u64, &mut header)?;
-    let header = Header::decode(FileKind::Journal, &name, &header)?;
+    let header = Header::decode(kind, &name, &header)?;
     Ok(header.map(|header| header.store))
 }
 
 /// The numbers of all files of a kind, in order.
-pub(super) fn list(disk: &Arc<dyn Disk>, kind: FileKind) -> Result<Vec<u64>, OpenError> {
+pub(in crate::email_domains) fn list(
+    disk: &Arc<dyn Disk>,
+    kind: FileKind,
+) -> Result<Vec<u64>, OpenError> {
     let names = disk.list().map_err(OpenError::io(".", "list it"))?;
     let mut numbers: Vec<u64> = names
         .iter()
@@ -406,7 +451,7 @@ pub(super) fn list(disk: &Arc<dyn Disk>, kind: FileKind) -> Result<Vec<u64>, Ope
     Ok(numbers)
 }
 
-pub(super) fn remove(disk: &Arc<dyn Disk>, name: &str) -> Result<(), OpenError> {
+pub(in crate::email_domains) fn remove(disk: &Arc<dyn Disk>, name: &str) -> Result<(), OpenError> {
     disk.remove(name).map_err(OpenError::io(name, "remove it"))
 }
 

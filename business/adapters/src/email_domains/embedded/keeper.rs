@@ -4,16 +4,19 @@
 use std::{
     io,
     sync::{Arc, atomic::Ordering, mpsc},
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use foundation::supervision::spawn_thread;
+use foundation::{
+    planted::{kill_point, planted_bug},
+    supervision::{Heart, Role, Worker, spawn_worker},
+};
+use parking_lot::Mutex;
 
 use super::{
     Shared,
     disk::Disk,
-    format::FileKind,
+    format::{FileKind, Header},
     journal::{AppendError, Segment},
     snapshot::{UNFINISHED, Writer},
 };
@@ -35,16 +38,34 @@ pub(super) struct Keeper {
     pub(super) began_segment: bool,
 }
 
+/// One that takes longer for one shard, or for a segment, is stuck.
+const KEEPER: Role = Role {
+    name: "journal-keeper",
+    group: "store",
+    patience: Duration::from_secs(60),
+};
+
 /// Starts the thread; it ends when nobody can wake it any more.
-pub(super) fn start(shared: Arc<Shared>, wakes: mpsc::Receiver<()>) -> io::Result<JoinHandle<()>> {
+pub(super) fn start(shared: Arc<Shared>, wakes: mpsc::Receiver<()>) -> io::Result<Worker> {
     let shutdown = shared.shutdown.clone();
-    spawn_thread("journal-keeper", &shutdown, move || {
-        while wakes.recv().is_ok() {
-            if let Err(error) = shared.keep() {
+    let wakes = Mutex::new(wakes);
+    spawn_worker(KEEPER, &shutdown, move |heart| {
+        loop {
+            let woken = wakes.lock().recv();
+            if woken.is_err() {
+                return;
+            }
+            heart.beats();
+            let kept = shared.keep(heart);
+            heart.rests();
+            if heart.is_replaced() {
+                return;
+            }
+            if let Err(error) = kept {
                 // The journal grows meanwhile, and the next group asks again; a full disk is not
                 // filled with one attempt after the other.
                 tracing::warn!(%error, "journal housekeeping failed");
-                rest(&wakes);
+                rest(&wakes.lock());
             }
         }
     })
@@ -59,7 +80,7 @@ fn rest(wakes: &mpsc::Receiver<()>) {
 }
 
 impl Shared {
-    fn keep(&self) -> io::Result<()> {
+    fn keep(&self, heart: &Heart) -> io::Result<()> {
         let (segment, snapshot) = {
             let writer = self.writer.lock();
             (writer.wants_segment(), writer.wants_snapshot(&self.options))
@@ -68,7 +89,7 @@ impl Shared {
             self.prepare(&mut self.keeper.lock())?;
         }
         if snapshot {
-            self.snapshot()?;
+            self.snapshot(|| heart.beats())?;
         }
         Ok(())
     }
@@ -82,22 +103,22 @@ impl Shared {
         // Without one the journal grows where it is, slowly, and as long as there is room.
         self.space
             .check_for(&*self.disk, self.options.segment_bytes)?;
-        let made = Segment::create(
-            &*self.disk,
-            self.store,
-            keeper.next_number,
-            self.options.segment_bytes,
-        );
+        let header = Header {
+            kind: FileKind::Journal,
+            store: self.store,
+            number: keeper.next_number,
+        };
+        let made = Segment::create(&*self.disk, header, self.options.segment_bytes);
         let segment = made.map_err(|error| self.stop_if_unknown(error))?;
         keeper.next_number += 1;
         self.writer.lock().prepared = Some(segment);
         Ok(())
     }
 
-    /// Writes all tallies to a new snapshot and removes what it replaces.
-    pub(super) fn snapshot(&self) -> io::Result<()> {
+    /// Writes all tallies to a new snapshot and removes what it replaces. Says when a piece is done.
+    pub(super) fn snapshot(&self, goes_on: impl Fn()) -> io::Result<()> {
         let mut keeper = self.keeper.lock();
-        let written = self.write_snapshot(&mut keeper);
+        let written = self.write_snapshot(&mut keeper, goes_on);
         if written.is_err() {
             // On a full disk, the room that half a snapshot takes is what the journal needs. What
             // cannot be removed now is when the store opens.
@@ -106,7 +127,7 @@ impl Shared {
         written
     }
 
-    fn write_snapshot(&self, keeper: &mut Keeper) -> io::Result<()> {
+    fn write_snapshot(&self, keeper: &mut Keeper, goes_on: impl Fn()) -> io::Result<()> {
         self.check()?;
         let timer = self.metrics.snapshot_timer();
         if !keeper.began_segment {
@@ -130,10 +151,12 @@ impl Shared {
                 self.map.copy_arena(shard, &mut arena);
                 applied.sequence
             };
+            kill_point("snapshot-half");
             self.space.check_for(&*self.disk, arena.len() as u64)?;
             snapshot
                 .shard(shard, sequence, &arena)
                 .map_err(|error| self.stop_if_unknown(error))?;
+            goes_on();
             // It takes a while, and groups must not wait for space meanwhile.
             if self.writer.lock().wants_segment() {
                 self.prepare(keeper)?;
@@ -144,14 +167,25 @@ impl Shared {
             let ledger = &applied.ledger;
             (applied.sequence, ledger.writers(), ledger.marks.copy())
         };
+        if planted_bug("journal-removed-early") {
+            let numbered = |name: &String| FileKind::Journal.number_of(name);
+            let old = |name: &String| numbered(name).is_some_and(|number| number < first);
+            for name in self.disk.list()?.into_iter().filter(old) {
+                self.disk.remove(&name)?;
+            }
+        }
+        goes_on();
         self.space.check_for(&*self.disk, marks.bytes())?;
         snapshot
             .ledger(sequence, &writers, &marks)
             .map_err(|error| self.stop_if_unknown(error))?;
+        goes_on();
         let length = snapshot
             .finish(&*self.disk)
             .map_err(|error| self.stop_if_unknown(error))?;
 
+        kill_point("snapshot-named");
+        goes_on();
         let replaced = self.writer.lock().snapshot_bytes;
         remove_before(&*self.disk, first, replaced).map_err(|error| self.stop_if_unknown(error))?;
         let mut writer = self.writer.lock();

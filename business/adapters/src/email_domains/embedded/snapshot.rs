@@ -6,7 +6,7 @@
 //! and nothing else is.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io::{self, BufReader, Read},
     sync::{Arc, mpsc},
     thread,
@@ -19,6 +19,7 @@ use business::{
     },
     kernel::UnixSeconds,
 };
+use foundation::planted::{kill_point, planted_bug};
 use parking_lot::Mutex;
 
 use super::{
@@ -124,10 +125,14 @@ impl Writer {
             record::put_outcomes(&mut content, outcomes);
         }
         content.extend(moments_to_bytes(marks.forgotten));
-        content.extend(&(marks.chunks.len() as u64).to_le_bytes()[..4]);
+        let chunks = match planted_bug("snapshot-without-marks") {
+            true => &VecDeque::new(),
+            false => &marks.chunks,
+        };
+        content.extend(&(chunks.len() as u64).to_le_bytes()[..4]);
         self.block(Block::Ledger, &[&content])
             .map_err(AppendError::NotWritten)?;
-        for chunk in &marks.chunks {
+        for chunk in chunks {
             let newest = moments_to_bytes(chunk.newest);
             content.clear();
             for mark in &chunk.marks {
@@ -144,9 +149,13 @@ impl Writer {
     pub(super) fn finish(mut self, disk: &dyn Disk) -> Result<u64, AppendError> {
         self.block(Block::End, &[])
             .map_err(AppendError::NotWritten)?;
-        self.file.sync().map_err(AppendError::Unknown)?;
+        if !planted_bug("snapshot-before-sync") {
+            self.file.sync().map_err(AppendError::Unknown)?;
+        }
+        kill_point("snapshot-unnamed");
         disk.rename(UNFINISHED, &self.name)
             .map_err(AppendError::NotWritten)?;
+        kill_point("snapshot-renamed");
         disk.sync_directory().map_err(AppendError::Unknown)?;
         Ok(self.length)
     }

@@ -1,4 +1,5 @@
 use business::kernel::{ErrorKind, PortError};
+use foundation::planted::planted_bug;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// How far the work had come when it failed.
@@ -32,7 +33,7 @@ fn kind(phase: Phase, error: &sqlx::Error) -> ErrorKind {
             // ERROR tells that the statement, or the COMMIT, was undone. FATAL and PANIC tell only
             // that the connection ends, and nothing of a commit just before.
             let lost = matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic);
-            if phase == Phase::Committing && lost {
+            if phase == Phase::Committing && lost && !planted_bug("unknown-told-as-refused") {
                 ErrorKind::Ambiguous
             } else {
                 of_sql_state(error.code())
@@ -41,11 +42,14 @@ fn kind(phase: Phase, error: &sqlx::Error) -> ErrorKind {
         (_, Error::Encode(_) | Error::Configuration(_) | Error::InvalidArgument(_)) => {
             ErrorKind::Unexpected
         }
+        (Phase::Committing, _) if planted_bug("unknown-told-as-refused") => ErrorKind::Unavailable,
         (Phase::Committing, _) => ErrorKind::Ambiguous,
         (
             Phase::Before,
+            // A server that stops, or what stands before it, may say what is none of the protocol.
             Error::Io(_)
             | Error::Tls(_)
+            | Error::Protocol(_)
             | Error::PoolTimedOut
             | Error::PoolClosed
             | Error::WorkerCrashed,
@@ -59,8 +63,9 @@ fn of_sql_state(code: &str) -> ErrorKind {
     match code {
         // transaction_resolution_unknown, statement_completion_unknown
         "08007" | "40003" => ErrorKind::Ambiguous,
-        // read_only_sql_transaction: a standby, after a failover; lock_not_available
-        "25006" | "55P03" => ErrorKind::Unavailable,
+        // read_only_sql_transaction: a standby, after a failover; the timeouts of a transaction whose
+        // next statement did not come; lock_not_available
+        "25006" | "25P03" | "25P04" | "55P03" => ErrorKind::Unavailable,
         // data_corrupted, index_corrupted
         "XX001" | "XX002" => ErrorKind::Corrupt,
         _ => match code.get(..2) {
@@ -88,6 +93,7 @@ mod tests {
             ("57P01", ErrorKind::Unavailable),
             ("57P03", ErrorKind::Unavailable),
             ("25006", ErrorKind::Unavailable),
+            ("25P03", ErrorKind::Unavailable),
             ("22003", ErrorKind::Unexpected),
             ("23505", ErrorKind::Unexpected),
             ("42P01", ErrorKind::Unexpected),
@@ -108,7 +114,7 @@ mod tests {
             ErrorKind::Unavailable
         );
         let garbled = || sqlx::Error::Protocol("what?".into());
-        assert_eq!(kind(Phase::Before, &garbled()), ErrorKind::Unexpected);
+        assert_eq!(kind(Phase::Before, &garbled()), ErrorKind::Unavailable);
         assert_eq!(kind(Phase::Committing, &garbled()), ErrorKind::Ambiguous);
     }
 }

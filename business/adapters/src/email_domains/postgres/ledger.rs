@@ -47,7 +47,7 @@ impl GroupKey {
 /// What a group that was not admitted is answered: as the first time, without verdict changes.
 ///
 /// # Errors
-/// `Unavailable` when the store's threshold is not ours any more, `Invalid` when the writer has
+/// `Unavailable` when the store's threshold is not ours any more, `Outdated` when the writer has
 /// gone on to a later group.
 pub(super) async fn recorded_before(
     connection: &mut PgConnection,
@@ -72,7 +72,7 @@ pub(super) async fn recorded_before(
             })
         }
         Some(_) if key.sequence.is_some() && last > key.sequence => {
-            Err(PortError::new(ErrorKind::Invalid, OPERATION))
+            Err(PortError::new(ErrorKind::Outdated, OPERATION))
         }
         _ => {
             rule.check(threshold)
@@ -93,6 +93,7 @@ pub(super) fn encode(outcomes: &[Outcome]) -> Vec<u8> {
         Outcome::Duplicate => 1,
         Outcome::Mismatch => 2,
         Outcome::Expired => 3,
+        Outcome::Spooled => 4,
     };
     outcomes.iter().map(byte).collect()
 }
@@ -102,14 +103,15 @@ fn decode(stored: &[u8], members: usize) -> Result<Outcomes, PortError> {
         return Ok(smallvec![Outcome::Counted; members]);
     }
     if stored.len() != members {
-        // Another group under the same id.
-        return Err(PortError::new(ErrorKind::Invalid, OPERATION));
+        // Of another group that ended with this id.
+        return Err(PortError::new(ErrorKind::Outdated, OPERATION));
     }
     let outcome = |byte: &u8| match byte {
         0 => Ok(Outcome::Counted),
         1 => Ok(Outcome::Duplicate),
         2 => Ok(Outcome::Mismatch),
         3 => Ok(Outcome::Expired),
+        4 => Ok(Outcome::Spooled),
         _ => Err(PortError::new(ErrorKind::Corrupt, OPERATION)),
     };
     stored.iter().map(outcome).collect()
@@ -138,7 +140,7 @@ mod tests {
                 *outcomes
             );
         }
-        assert_eq!(decode(&[0, 1], 3).unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(decode(&[0, 1], 3).unwrap_err().kind(), ErrorKind::Outdated);
         assert_eq!(decode(&[0, 7], 2).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 

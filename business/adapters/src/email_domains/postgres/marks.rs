@@ -33,7 +33,8 @@ const MARK_BYTES: i64 = 61;
 /// it could not be ended.
 const NEXT_LOOK_S: u32 = 1;
 const NEXT_TRY_S: u32 = 10;
-/// A generation that began in so many seconds from now began by a clock that was wrong.
+/// A generation that began in so many seconds from now, or in a window if that is longer, began by a
+/// clock that was wrong. What waited in a spool is younger.
 const AHEAD_S: i64 = 3_600;
 
 /// When a generation ends.
@@ -113,7 +114,7 @@ impl Generations {
             .execute(&mut *transaction)
             .await?;
         // Another may have been quicker.
-        let Some(ending) = self.ending(&mut transaction, now).await? else {
+        let Some((ending, began_at)) = self.ending(&mut transaction, now).await? else {
             return transaction.rollback().await;
         };
         let next = ending + 1;
@@ -124,7 +125,7 @@ impl Generations {
         .await?;
         sqlx::query("INSERT INTO mark_generations VALUES ($1, $2, 0, 0)")
             .bind(next)
-            .bind(now)
+            .bind(began_at)
             .execute(&mut *transaction)
             .await?;
         let dropped: Vec<(i64, i64, i64)> = sqlx::query_as(
@@ -153,8 +154,12 @@ impl Generations {
         transaction.commit().await
     }
 
-    /// The newest generation, if it has to end.
-    async fn ending(&self, connection: &mut PgConnection, now: i64) -> sqlx::Result<Option<i64>> {
+    /// The newest generation, if it has to end, and when the next one begins.
+    async fn ending(
+        &self,
+        connection: &mut PgConnection,
+        now: i64,
+    ) -> sqlx::Result<Option<(i64, i64)>> {
         let (generation, began_at, bytes): (i64, i64, i64) = sqlx::query_as(
             "SELECT generation, began_at, pg_relation_size(format('marks_%s', generation))
              FROM mark_generations ORDER BY generation DESC LIMIT 1",
@@ -164,10 +169,11 @@ impl Generations {
         let window_s = i64::from(self.limits.window_s.get());
         let most = i64::from(self.limits.max_count.get()) * MARK_BYTES / KEPT;
         // Rounded up: two generations are the window, or more.
-        let ends = now >= began_at + (window_s + 1) / 2
-            || now < began_at - AHEAD_S
-            || bytes >= most.max(8_192);
-        Ok(ends.then_some(generation))
+        let was_wrong = now < began_at - window_s.max(AHEAD_S);
+        let ends = now >= began_at + (window_s + 1) / 2 || was_wrong || bytes >= most.max(8_192);
+        // What is late must not make the next one end early.
+        let next_began_at = if was_wrong { now } else { now.max(began_at) };
+        Ok(ends.then_some((generation, next_began_at)))
     }
 
     /// Notes the latest moment of marks that were added. All write this one row: do it last.

@@ -11,6 +11,7 @@ use business::{
     },
     kernel::{ErrorKind, PortError, UnixSeconds},
 };
+use foundation::planted::planted_bug;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgArguments, query::QueryAs};
 
 use super::{
@@ -75,7 +76,8 @@ pub(super) async fn record(
 
     generations.turn_if_due(connection, group.formed_at).await?;
     // Nearly always none of the marks is known, and one statement will do.
-    if let Some(recorded) = fresh(connection, group, &key, rule, generations).await? {
+    let apart = planted_bug("mark-in-another-transaction");
+    if !apart && let Some(recorded) = fresh(connection, group, &key, rule, generations).await? {
         return Ok(recorded);
     }
     // All lock in one order: the writer, marks by key, domains by name, sums, the generation.
@@ -87,6 +89,10 @@ pub(super) async fn record(
         .await
         .map_err(failed)?;
     let stored = generations.add(&mut transaction, group).await?;
+    if apart {
+        transaction.commit().await.map_err(failed)?;
+        transaction = connection.begin().await.map_err(failed)?;
+    }
     let outcomes = resolve_marks(&group.members, stored.horizon, |hash| {
         stored.fingerprints.get(&hash).copied()
     });

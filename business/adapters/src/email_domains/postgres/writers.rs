@@ -10,6 +10,7 @@ use business::{
     email_domains::model::WriterId,
     kernel::{ErrorKind, PortError},
 };
+use foundation::planted::planted_bug;
 use parking_lot::Mutex;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{
@@ -128,6 +129,11 @@ async fn open(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
     )
     .execute(&mut connection)
     .await?;
+    if planted_bug("asynchronous-commit") {
+        sqlx::query("SET synchronous_commit = off")
+            .execute(&mut connection)
+            .await?;
+    }
     Ok(connection)
 }
 

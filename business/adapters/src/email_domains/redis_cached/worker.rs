@@ -6,8 +6,9 @@ use std::{
 
 use business::email_domains::ports::DomainTallies;
 use deadpool_redis::Pool;
+use foundation::supervision::Heart;
 use tokio::{
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     time::{sleep, timeout},
 };
 
@@ -27,7 +28,7 @@ pub(super) struct Worker {
     pub(super) store: Weak<dyn DomainTallies>,
     pub(super) pool: Pool,
     pub(super) link: Arc<Link>,
-    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) orders: Mutex<mpsc::Receiver<Order>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: MillisClock,
     pub(super) ttl_ms: u64,
@@ -36,14 +37,16 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(self: Arc<Self>, heart: Heart) {
+        let mut orders = self.orders.lock().await;
         let mut failed_before = false;
         loop {
+            heart.beats();
             match self.connect().await {
                 Ok(session) => {
                     let session = Arc::new(session);
                     self.link.begin(Arc::clone(&session));
-                    self.serve(&session).await;
+                    self.serve(&mut orders, &session, &heart).await;
                     failed_before = true;
                 }
                 Err(failure) if !mem::replace(&mut failed_before, true) => {
@@ -51,9 +54,10 @@ impl Worker {
                 }
                 Err(failure) => tracing::debug!(error = %failure, "Redis is still away"),
             }
-            if self.orders.is_closed() {
+            if orders.is_closed() {
                 return;
             }
+            heart.rests();
             sleep(self.retry_after).await;
         }
     }
@@ -77,18 +81,25 @@ impl Worker {
     }
 
     /// Carries out what is ordered, until the session or the policy ends.
-    async fn serve(&mut self, session: &Arc<Session>) {
+    async fn serve(
+        &self,
+        orders: &mut mpsc::Receiver<Order>,
+        session: &Arc<Session>,
+        heart: &Heart,
+    ) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         loop {
             batch.clear();
+            heart.rests();
             tokio::select! {
                 () = self.link.ended() => return,
-                received = self.orders.recv_many(&mut batch, MAX_BATCH) => {
+                received = orders.recv_many(&mut batch, MAX_BATCH) => {
                     if received == 0 {
                         return;
                     }
                 }
             }
+            heart.beats();
             let now_ms = (self.clock)();
             if let Err(failure) = session.carry_out(&batch, now_ms, self.ttl_ms).await {
                 let dropped = batch.iter().filter(|order| matches!(order, Order::Drop(_)));

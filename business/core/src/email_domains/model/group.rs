@@ -36,7 +36,7 @@ pub struct Group {
 }
 
 /// What counts once as a whole: a caller's request, or one CloudEvent of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Member {
     /// Given by the caller to be counted once however often it is sent.
     pub mark: Option<Mark>,

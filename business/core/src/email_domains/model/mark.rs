@@ -40,6 +40,9 @@ pub enum Outcome {
     /// Its key was made before the [horizon](MarkMemory::horizon): nobody knows whether it counted
     /// before. It does not count.
     Expired,
+    /// The store is away. It is durable elsewhere, and counts once the store is back, unless its
+    /// mark counted before.
+    Spooled,
 }
 
 /// One outcome a member, in the order of the members.

@@ -1,18 +1,20 @@
-//! A disk that loses what was never synced.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     any::Any,
     collections::{BTreeMap, BTreeSet},
     io::{self, Cursor, Read},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
 };
 
-use adapters::email_domains::embedded::disk::{Disk, DiskFile};
 use fastrand::Rng;
+use parking_lot::{Mutex, MutexGuard};
 
-/// The disk; clones are the same disk.
+use super::{Disk, DiskFile};
+
+/// A disk that loses what was never synced, for tests. Clones are the same disk.
 #[derive(Clone, Default)]
-pub(crate) struct SimulatedDisk {
+pub struct SimulatedDisk {
     state: Arc<Mutex<State>>,
 }
 
@@ -57,41 +59,41 @@ enum NameChange {
 
 impl SimulatedDisk {
     /// Lets the power fail in the middle of the writing operation after `operations` more.
-    pub(crate) fn cut_power_after(&self, operations: u64) {
+    pub fn cut_power_after(&self, operations: u64) {
         self.state().operations_left = Some(operations);
     }
 
     /// Leaves room for so many bytes more.
-    pub(crate) fn leave_room_for(&self, bytes: usize) {
+    pub fn leave_room_for(&self, bytes: usize) {
         let mut state = self.state();
         state.capacity = Some(state.used() + bytes);
     }
 
     /// How many bytes more there is room for, after [`Self::leave_room_for`].
-    pub(crate) fn room_left(&self) -> usize {
+    pub fn room_left(&self) -> usize {
         let state = self.state();
         state.capacity.unwrap_or(usize::MAX) - state.used()
     }
 
     /// Lets the sync after `syncs` more fail.
-    pub(crate) fn fail_sync_after(&self, syncs: u64) {
+    pub fn fail_sync_after(&self, syncs: u64) {
         self.state().syncs_until_failure = Some(syncs);
     }
 
     /// Lets the next write fail when so many of its bytes are written.
-    pub(crate) fn fail_write_after_bytes(&self, bytes: usize) {
+    pub fn fail_write_after_bytes(&self, bytes: usize) {
         self.state().fails_after_bytes = Some(bytes);
     }
 
     /// How many syncs were tried after one failed.
-    pub(crate) fn syncs_after_failure(&self) -> u64 {
+    pub fn syncs_after_failure(&self) -> u64 {
         self.state().syncs_after_failure
     }
 
     /// What is found when the power is back: of what was not synced, whatever the disk happened to
     /// have written. Names come back changed or not, each by itself; so does each sector of a file
     /// as any of its versions since the last sync, and the length of a file.
-    pub(crate) fn after_power_loss(&self, rng: &mut Rng) -> Self {
+    pub fn after_power_loss(&self, rng: &mut Rng) -> Self {
         let before = self.state().clone();
         let mut names = before.durable_names;
         for change in before.unsynced {
@@ -118,10 +120,56 @@ impl SimulatedDisk {
         }
     }
 
+    /// What is found when, of all that was not synced, only the first `bytes` of the last write to a
+    /// file are there, in these of its sectors: the record that was being written, torn.
+    pub fn torn(&self, bytes: usize, kept: impl Fn(usize) -> bool) -> Self {
+        let before = self.state().clone();
+        let contents = before.contents.into_iter().map(|contents| {
+            let mut found = contents.durable;
+            if let Some(Change::Wrote { at, bytes: written }) = contents.unsynced.last() {
+                let bytes = &written[..bytes.min(written.len())];
+                found.resize(found.len().max(at + bytes.len()), 0);
+                for (offset, byte) in bytes.iter().enumerate() {
+                    if kept((at + offset) / SECTOR - at / SECTOR) {
+                        found[at + offset] = *byte;
+                    }
+                }
+            }
+            Contents::of(found)
+        });
+        let state = State {
+            contents: contents.collect(),
+            durable_names: before.durable_names.clone(),
+            names: before.durable_names,
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// How much of the last write to a file is not synced: the most of any file.
+    pub fn unsynced_bytes(&self) -> usize {
+        let state = self.state();
+        let last = state
+            .contents
+            .iter()
+            .filter_map(|contents| contents.unsynced.last());
+        last.map(|change| match change {
+            Change::Wrote { bytes, .. } => bytes.len(),
+            Change::Cut { .. } => 0,
+        })
+        .max()
+        .unwrap_or(0)
+    }
+
     /// What is found when only the process is gone: all that was written, durable or not.
-    pub(crate) fn after_process_death(&self) -> Self {
+    pub fn after_process_death(&self) -> Self {
         let state = State {
             operations_left: None,
+            syncs_until_failure: None,
+            syncs_after_failure: 0,
+            fails_after_bytes: None,
             ..self.state().clone()
         };
         Self {
@@ -130,7 +178,7 @@ impl SimulatedDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock()
     }
 
     fn file(&self, name: &str) -> io::Result<usize> {
@@ -155,6 +203,13 @@ impl Contents {
         for change in self.unsynced.drain(..) {
             change.apply_to(&mut self.durable);
         }
+    }
+
+    /// What the kernel does when it cannot write pages: it calls them clean, so they are read as
+    /// they were written, and no later sync writes them (ATC '20, "Can Applications Recover from
+    /// fsync Failures?").
+    fn fail_to_sync(&mut self) {
+        self.unsynced.clear();
     }
 
     /// Each sector, and the length, follows the changes up to one of them and no further.
@@ -193,9 +248,14 @@ impl Contents {
             }
         }
         found.resize(length, 0);
+        Self::of(found)
+    }
+
+    /// All of it durable.
+    fn of(bytes: Vec<u8>) -> Self {
         Self {
-            written: found.clone(),
-            durable: found,
+            written: bytes.clone(),
+            durable: bytes,
             unsynced: Vec::new(),
         }
     }
@@ -367,8 +427,15 @@ impl DiskFile for SimulatedFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.sync()?;
-        state.contents[self.file].sync();
-        Ok(())
+        let failed_before = state.syncs_after_failure;
+        let synced = state.sync();
+        match &synced {
+            Ok(()) => state.contents[self.file].sync(),
+            Err(_) if state.syncs_after_failure > failed_before => {
+                state.contents[self.file].fail_to_sync();
+            }
+            Err(_) => {}
+        }
+        synced
     }
 }

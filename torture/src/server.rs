@@ -1,12 +1,16 @@
+//! A server that runs as a process of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a server that cannot be had must fail the test"
+)]
+
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{
-        Arc, Mutex,
-        mpsc::{self, RecvTimeoutError},
-    },
+    sync::{Arc, Mutex, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -14,14 +18,17 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Answer, Connection, DEADLINE};
+use crate::{
+    DEADLINE,
+    http::{Answer, Connection},
+};
 
 /// Waits for the end of a pipe that only the test process holds, then ends the server: so it dies
 /// with the tests, however they go.
 const GUARDIAN: &str = "trap '' HUP INT TERM; cat >/dev/null; kill -s KILL \"$0\"";
 
 /// A server that runs. Killed when it is dropped.
-pub(crate) struct Server {
+pub struct Server {
     child: Child,
     guardian: Child,
     address: SocketAddr,
@@ -30,8 +37,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Starts a server, whose log is JSON, and returns once it serves.
+    ///
+    /// # Panics
+    /// When it ends before.
     #[track_caller]
-    pub(super) fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        Self::try_start(command).unwrap_or_else(|log| panic!("it does not serve: {log:#?}"))
+    }
+
+    /// Starts a server, whose log is JSON, and returns once it serves.
+    ///
+    /// # Errors
+    /// Its log, when it ends before.
+    pub fn try_start(mut command: Command) -> Result<Self, Vec<String>> {
         // A process group of its own, so that Ctrl-C reaches the tests alone.
         let mut child = command
             .process_group(0)
@@ -71,32 +90,32 @@ impl Server {
         };
         match addresses.recv_timeout(DEADLINE) {
             Ok(address) => server.address = address,
-            Err(RecvTimeoutError::Timeout) => panic!("it does not serve: {:#?}", server.log()),
-            Err(RecvTimeoutError::Disconnected) => {
-                panic!("it ended before it served: {:#?}", server.log())
+            Err(_) => {
+                server.kill();
+                return Err(server.log());
             }
         }
-        server
+        Ok(server)
     }
 
     /// Where it serves.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// What it has logged so far, line by line.
-    pub(crate) fn log(&self) -> Vec<String> {
+    pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
     /// Sends SIGTERM.
-    pub(crate) fn terminate(&self) {
+    pub fn terminate(&self) {
         let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
     }
 
     /// Waits until it has ended by itself, and gives all that it logged.
-    pub(crate) fn ended(mut self) -> (ExitStatus, Vec<String>) {
+    pub fn ended(mut self) -> (ExitStatus, Vec<String>) {
         let deadline = Instant::now() + DEADLINE;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -110,15 +129,25 @@ impl Server {
     }
 
     /// Stops it by SIGTERM, which must end it with code 0.
-    pub(crate) fn stop(self) -> Vec<String> {
+    pub fn stop(self) -> Vec<String> {
         self.terminate();
         let (status, log) = self.ended();
         assert_eq!(status.code(), Some(0), "{status}: {log:#?}");
         log
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it with SIGKILL, if it has not ended yet.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         // The guardian goes first: the id of a process that is gone may be another's.
         let _ = self.guardian.kill();
         let _ = self.guardian.wait();
@@ -129,29 +158,30 @@ impl Server {
         }
     }
 
-    pub(crate) async fn connect(&self) -> Connection {
+    /// A connection to it.
+    pub async fn connect(&self) -> Connection {
         Connection::open(self.address).await.unwrap()
     }
 
     /// The answer to a GET over a connection of its own.
-    pub(crate) async fn get(&self, target: &str) -> Answer {
+    pub async fn get(&self, target: &str) -> Answer {
         self.connect().await.get(target).await
     }
 
     /// The JSON behind a GET, past every cache.
-    pub(crate) async fn json(&self, target: &str) -> Value {
+    pub async fn json(&self, target: &str) -> Value {
         self.connect().await.json(target).await
     }
 
     /// The metrics as text.
-    pub(crate) async fn metrics(&self) -> String {
+    pub async fn metrics(&self) -> String {
         let answer = self.get("/metrics").await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.text().to_owned()
     }
 
     /// The value of one series, by its name and labels as they stand in the text.
-    pub(crate) async fn metric(&self, series: &str) -> u64 {
+    pub async fn metric(&self, series: &str) -> u64 {
         let metrics = self.metrics().await;
         let value = metrics
             .lines()

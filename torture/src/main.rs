@@ -1,0 +1,7 @@
+//! The fault harness.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    torture::cli::main()
+}

@@ -1,0 +1,479 @@
+//! Power cuts, in memory: the embedded store on a disk that loses what was never synced.
+//!
+//! A seed is some lives of one store. Each ends by a power cut at any operation, by the death of the
+//! process alone, or after a sync that failed; a write may fail in between. What was acknowledged has
+//! to be there in the next life, whole groups only, and what is sent again under its key counts once.
+//! A seed replays one run exactly, save where the keeper works beside it (every other seed).
+
+mod tears;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU32,
+    ops::AddAssign,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use adapters::email_domains::{
+    Embedded, MarkLimits,
+    embedded::{
+        EmbeddedOptions, OpenError,
+        disk::{Disk, SimulatedDisk},
+    },
+};
+use anyhow::{Context, bail, ensure};
+use business::{
+    email_domains::{
+        model::{
+            Changes, DomainName, Group, GroupId, Key, Mark, Member, Outcome, Outcomes, Tally,
+            WriterId, resolve_marks,
+        },
+        ports::{DomainTallies, Freshness},
+        verdict::VerdictPolicy,
+    },
+    kernel::{ErrorKind, UnixSeconds},
+};
+use fastrand::Rng;
+use foundation::supervision::Shutdown;
+use prometheus::Registry;
+
+pub use self::tears::tear_the_last_record;
+use crate::journal;
+
+const MARKS: MarkLimits = MarkLimits {
+    window_s: NonZeroU32::MAX,
+    max_count: NonZeroU32::MAX,
+};
+
+/// The keeper never acts by itself here, for no segment is half full.
+const BY_HAND: EmbeddedOptions = EmbeddedOptions {
+    segment_bytes: 64 << 10,
+    snapshot_after_bytes: u64::MAX,
+    marks: MARKS,
+    min_free_bytes: 0,
+};
+
+/// No space is allocated: every group makes the journal grow.
+const GROWING: EmbeddedOptions = EmbeddedOptions {
+    segment_bytes: 1,
+    ..BY_HAND
+};
+
+/// Segments of a few records, and the keeper always at work.
+const SHORT: EmbeddedOptions = EmbeddedOptions {
+    segment_bytes: 700,
+    snapshot_after_bytes: 2_000,
+    ..BY_HAND
+};
+
+const LIVES: u64 = 6;
+const DOMAINS: u8 = 20;
+
+/// What was done to stores that kept their promises.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Survived {
+    /// How often the power failed.
+    pub power_losses: u64,
+    /// How often only the process was gone.
+    pub process_deaths: u64,
+    /// Of these lives, those that a failed sync ended.
+    pub failed_syncs: u64,
+    /// How many writes failed.
+    pub failed_writes: u64,
+    /// How many groups were acknowledged.
+    pub groups: u64,
+    /// How many groups whose outcome was unknown were sent again.
+    pub resent: u64,
+}
+
+impl AddAssign for Survived {
+    fn add_assign(&mut self, other: Self) {
+        self.power_losses += other.power_losses;
+        self.process_deaths += other.process_deaths;
+        self.failed_syncs += other.failed_syncs;
+        self.failed_writes += other.failed_writes;
+        self.groups += other.groups;
+        self.resent += other.resent;
+    }
+}
+
+/// Lives through seeds from `first_seed` on, on all cores, until the power has failed so often, or
+/// the time is over.
+///
+/// # Errors
+/// What was broken, and with which seed.
+pub fn lose_power(
+    first_seed: u64,
+    power_losses: u64,
+    within: Duration,
+) -> anyhow::Result<Survived> {
+    let deadline = Instant::now() + within;
+    let (next, lost) = (AtomicU64::new(0), AtomicU64::new(0));
+    let work = || -> anyhow::Result<Survived> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let mut sum = Survived::default();
+        while lost.load(Ordering::Relaxed) < power_losses && Instant::now() < deadline {
+            let seed = first_seed.wrapping_add(next.fetch_add(1, Ordering::Relaxed));
+            let survived = runtime
+                .block_on(lives(seed))
+                .inspect_err(|_| lost.store(u64::MAX / 2, Ordering::Relaxed))
+                .with_context(|| format!("seed {seed}"))?;
+            lost.fetch_add(survived.power_losses, Ordering::Relaxed);
+            sum += survived;
+        }
+        Ok(sum)
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut sum = Survived::default();
+        for worker in workers {
+            let worked = worker.join().map_err(|_| anyhow::anyhow!("a panic"))?;
+            sum += worked?;
+        }
+        Ok(sum)
+    })
+}
+
+/// Domain by domain: delivered, bounced.
+type Model = BTreeMap<String, (u64, u64)>;
+
+/// What clients know of a store.
+#[derive(Default)]
+struct Known {
+    /// What it must hold.
+    acknowledged: Model,
+    /// The marks that counted, with their fingerprints.
+    marks: HashMap<u128, u64>,
+    /// A group of which nobody knows whether it was applied.
+    pending: Option<Group>,
+}
+
+/// Some lives of one store.
+async fn lives(seed: u64) -> anyhow::Result<Survived> {
+    let mut rng = Rng::with_seed(seed);
+    let options = match rng.u8(..8) {
+        0 | 1 => GROWING,
+        2 | 3 => SHORT,
+        _ => BY_HAND,
+    };
+    let mut disk = disk_with_a_store(rng.u128(..))?;
+    let mut known = Known::default();
+    let mut survived = Survived::default();
+    for life in 0..LIVES {
+        // A snapshot takes some 800 operations: let some lives end before one, and some within.
+        match rng.u8(..8) {
+            0 => {
+                let syncs = rng.u64(..50);
+                disk.fail_sync_after(syncs);
+                // Most operations are writes that are synced at once.
+                disk.cut_power_after(2 * syncs + rng.u64(..60));
+            }
+            1..4 => disk.cut_power_after(rng.u64(..100)),
+            _ => disk.cut_power_after(rng.u64(..3_000)),
+        }
+        live(&disk, options, life, &mut known, &mut rng, &mut survived)
+            .await
+            .with_context(|| format!("life {life}"))?;
+        survived.failed_syncs += u64::from(disk.syncs_after_failure() > 0);
+        disk = match rng.u8(..4) {
+            0 => {
+                survived.process_deaths += 1;
+                disk.after_process_death()
+            }
+            _ => {
+                survived.power_losses += 1;
+                disk.after_power_loss(&mut rng)
+            }
+        };
+    }
+    disk = disk.after_power_loss(&mut rng);
+    survived.power_losses += 1;
+    let store = open(options, &disk).context("it cannot be opened")?;
+    known.meet(&store, &mut rng).await?;
+    if let Some(group) = known.pending.take() {
+        let recorded = known.record(&store, &group).await?;
+        ensure!(recorded == Ok(()), "not recorded: {recorded:?}");
+        known.check(&store).await?;
+    }
+    Ok(survived)
+}
+
+/// One life: until a fault ends it, or a thousand groups are recorded.
+async fn live(
+    disk: &SimulatedDisk,
+    options: EmbeddedOptions,
+    life: u64,
+    known: &mut Known,
+    rng: &mut Rng,
+    survived: &mut Survived,
+) -> anyhow::Result<()> {
+    let store = match open(options, disk) {
+        Ok(store) => store,
+        Err(error @ OpenError::Corrupt { .. }) => bail!("it cannot be opened: {error}"),
+        // The disk failed meanwhile.
+        Err(_) => return Ok(()),
+    };
+    known.meet(&store, rng).await?;
+    let writer = WriterId(u128::from(life) + 1);
+    for sequence in 1..=1_000 {
+        let id = GroupId { writer, sequence };
+        let group = match known.pending.take() {
+            Some(pending) => {
+                survived.resent += 1;
+                pending
+            }
+            None => random_group(rng, id, &known.marks),
+        };
+        // It makes the keeper work, and then the seed is not exactly one run any more.
+        if options.segment_bytes != BY_HAND.segment_bytes && rng.u8(..16) == 0 {
+            survived.failed_writes += 1;
+            disk.fail_write_after_bytes(rng.usize(..400));
+        }
+        match known.record(&store, &group).await? {
+            Ok(()) => survived.groups += 1,
+            Err(kind) => {
+                known.pending = Some(group);
+                // It is not shown either.
+                known.check(&store).await?;
+                if kind != ErrorKind::Unavailable || disk.syncs_after_failure() > 0 {
+                    return Ok(());
+                }
+                continue;
+            }
+        }
+        known.check(&store).await?;
+        let by_hand = options.snapshot_after_bytes == u64::MAX;
+        if by_hand && rng.u8(..5) == 0 && store.snapshot().is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+impl Known {
+    /// Looks at a store that was just opened. It holds what was acknowledged, with the group whose
+    /// outcome was unknown or without it; which of the two is now as good as acknowledged.
+    ///
+    /// The group is sent again, by its writer under the same id, or by its callers in another group,
+    /// in which case those without a key are not sent again.
+    async fn meet(&mut self, store: &Embedded, rng: &mut Rng) -> anyhow::Result<()> {
+        let found = contents(store).await?;
+        let Some(mut group) = self.pending.take() else {
+            return self.compare(&found);
+        };
+        let outcomes = self.outcomes_of(&group);
+        let applied = with(&self.acknowledged, &group, &outcomes);
+        let is_applied = found == applied;
+        if is_applied {
+            self.acknowledged = applied;
+        } else {
+            self.compare(&found)?;
+        }
+        if group.id.is_some() && rng.bool() {
+            // The same group is answered as the first time.
+            if is_applied {
+                let recorded = store.record(&group).await;
+                if let Ok(recorded) = recorded {
+                    ensure!(
+                        recorded.outcomes == outcomes,
+                        "answered otherwise the second time"
+                    );
+                }
+                self.remember(&group, &outcomes);
+            } else {
+                self.pending = Some(group);
+            }
+        } else {
+            if is_applied {
+                self.remember(&group, &outcomes);
+            }
+            group.id = None;
+            group.members.retain(|member| member.mark.is_some());
+            self.pending = (!group.members.is_empty()).then_some(group);
+        }
+        Ok(())
+    }
+
+    /// Records a group and checks its outcomes; `Err` within when the store could not.
+    async fn record(
+        &mut self,
+        store: &Embedded,
+        group: &Group,
+    ) -> anyhow::Result<Result<(), ErrorKind>> {
+        let expected = self.outcomes_of(group);
+        let recorded = match store.record(group).await {
+            Ok(recorded) => recorded,
+            Err(error) => return Ok(Err(error.kind())),
+        };
+        ensure!(
+            recorded.outcomes == expected,
+            "outcomes {:?} instead of {expected:?}",
+            recorded.outcomes
+        );
+        self.acknowledged = with(&self.acknowledged, group, &expected);
+        self.remember(group, &expected);
+        Ok(Ok(()))
+    }
+
+    fn remember(&mut self, group: &Group, outcomes: &[Outcome]) {
+        let members = group.members.iter().zip(outcomes);
+        let counted = members.filter(|(_, outcome)| **outcome == Outcome::Counted);
+        let marks = counted.filter_map(|(member, _)| member.mark);
+        self.marks
+            .extend(marks.map(|mark| (mark.key.hash, mark.fingerprint)));
+    }
+
+    /// The outcomes by the rule, given the marks that counted.
+    fn outcomes_of(&self, group: &Group) -> Outcomes {
+        let stored = |hash| self.marks.get(&hash).copied();
+        resolve_marks(&group.members, UnixSeconds::ZERO, stored)
+    }
+
+    async fn check(&self, store: &Embedded) -> anyhow::Result<()> {
+        self.compare(&contents(store).await?)
+    }
+
+    fn compare(&self, found: &Model) -> anyhow::Result<()> {
+        let expected = &self.acknowledged;
+        let of = |model: &Model, name: &String| model.get(name).copied().unwrap_or_default();
+        for name in expected.keys().chain(found.keys()) {
+            let (found, expected) = (of(found, name), of(expected, name));
+            ensure!(
+                found == expected,
+                "{name}: {found:?} instead of {expected:?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A disk with an empty store of this id, which decides where in the files a domain stands.
+fn disk_with_a_store(id: u128) -> anyhow::Result<SimulatedDisk> {
+    let disk = SimulatedDisk::default();
+    let mut file = disk.create(&journal::file_name(1))?;
+    file.write_at(&journal::header(id, 1), 0)?;
+    file.sync()?;
+    disk.sync_directory()?;
+    Ok(disk)
+}
+
+fn open(options: EmbeddedOptions, disk: &SimulatedDisk) -> Result<Embedded, OpenError> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let (policy, shutdown) = (VerdictPolicy::default(), Shutdown::new());
+    let opened = Embedded::open(disk, options, policy, &shutdown, &Registry::new());
+    opened.map(|(store, _)| store)
+}
+
+fn name(number: u8) -> anyhow::Result<DomainName> {
+    Ok(DomainName::parse(&format!("d{number}.example"))?)
+}
+
+fn random_group(rng: &mut Rng, id: GroupId, marks: &HashMap<u128, u64>) -> Group {
+    let formed_at = UnixSeconds::from(rng.u32(..));
+    let members = (0..rng.usize(1..6)).map(|_| {
+        let mut changes = Changes::default();
+        for _ in 0..rng.usize(1..5) {
+            if let Ok(name) = name(rng.u8(..DOMAINS)) {
+                changes.push(name.borrowed(), 1 + rng.u32(..3), rng.u32(..2));
+            }
+        }
+        let new = Mark {
+            key: Key {
+                hash: rng.u128(..),
+                stamped_at: rng.bool().then(|| rng.u32(1..).into()),
+            },
+            fingerprint: rng.u64(..),
+        };
+        let mark = match rng.u8(..4) {
+            0 => Some(new),
+            // One that counted already, mostly with the same payload.
+            1 => nth(rng, marks).map(|(hash, fingerprint)| Mark {
+                key: Key { hash, ..new.key },
+                fingerprint: if rng.u8(..4) > 0 {
+                    fingerprint
+                } else {
+                    new.fingerprint
+                },
+            }),
+            _ => None,
+        };
+        Arc::new(Member { mark, changes })
+    });
+    Group {
+        id: Some(id),
+        formed_at,
+        members: members.collect(),
+    }
+}
+
+/// Any one of the marks; by a seed always the same, in whatever order the map has them.
+fn nth(rng: &mut Rng, marks: &HashMap<u128, u64>) -> Option<(u128, u64)> {
+    let from = rng.u128(..);
+    let distance = |(hash, _): &(&u128, &u64)| hash.wrapping_sub(from);
+    marks
+        .iter()
+        .min_by_key(distance)
+        .map(|(hash, fingerprint)| (*hash, *fingerprint))
+}
+
+/// The model after the members of a group that count.
+fn with(model: &Model, group: &Group, outcomes: &[Outcome]) -> Model {
+    let mut model = model.clone();
+    for (member, outcome) in group.members.iter().zip(outcomes) {
+        if *outcome == Outcome::Counted {
+            for change in member.changes.iter() {
+                let counts = model.entry(change.domain.as_str().to_owned()).or_default();
+                counts.0 += u64::from(change.delivered);
+                counts.1 += u64::from(change.bounced);
+            }
+        }
+    }
+    model
+}
+
+async fn contents(store: &Embedded) -> anyhow::Result<Model> {
+    let names = (0..DOMAINS).map(name).collect::<anyhow::Result<Vec<_>>>()?;
+    let tallies = store.get(&names, Freshness::Latest).await?;
+    let found = names
+        .iter()
+        .zip(tallies)
+        .filter(|(_, tally)| *tally != Tally::ZERO);
+    Ok(found
+        .map(|(name, tally)| (name.to_string(), (tally.delivered, tally.bounced)))
+        .collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_acknowledged_is_lost_to_power_cuts() {
+        let survived = lose_power(0, 200, Duration::from_secs(60)).unwrap();
+        assert!(
+            survived.groups > 500 && survived.resent > 20,
+            "{survived:?}"
+        );
+    }
+
+    #[test]
+    fn a_seed_is_one_run() {
+        let run = |seed| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            format!("{:?}", runtime.block_on(lives(seed)).unwrap())
+        };
+        let by_hand = (0..40).filter(|seed| Rng::with_seed(*seed).u8(..8) > 3);
+        for seed in by_hand {
+            assert_eq!(run(seed), run(seed), "seed {seed}");
+        }
+    }
+}

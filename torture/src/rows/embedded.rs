@@ -1,0 +1,357 @@
+//! The embedded store: kills, power cuts, failing disks.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use fastrand::Rng;
+
+use super::{Findings, Ground, Row};
+use crate::{
+    DEADLINE,
+    checker::Violation,
+    fleet::{Fleet, Plan},
+    history::{Fate, History, Tallies},
+    journal,
+    power_loss::{lose_power, tear_the_last_record},
+    setup::Setup,
+    small_disk::SmallDisk,
+};
+
+/// Power cuts in memory.
+pub const POWER_LOSS: Row = Row {
+    name: "power loss",
+    what: "In memory: unsynced writes lost or kept in part, sectors out of order, names lost, syncs \
+           and writes that fail.",
+    client: "no answer; what it sends again under its key counts once",
+    run: |ground| Box::pin(power_loss(ground)),
+};
+
+/// A torn record in memory.
+pub const TORN_RECORD: Row = Row {
+    name: "torn record",
+    what: "In memory: the last record of the journal torn at every byte, with sectors of it missing.",
+    client: "no answer; what it sends again under its key counts once",
+    run: |ground| Box::pin(torn_record(ground)),
+};
+
+/// SIGKILL at random.
+pub const KILLS: Row = Row {
+    name: "kill -9 at random",
+    what: "The server is killed under load and started again on the same folder; half of the time \
+           with segments and snapshots so small that the kills hit those too.",
+    client: "the connection is lost; what it sends again under its key counts once",
+    run: |ground| Box::pin(kills(ground)),
+};
+
+/// SIGKILL where it hurts.
+pub const KILL_POINTS: Row = Row {
+    name: "kill -9 at named points",
+    what: "The server kills itself before and after a sync, before it answers, while it makes a \
+           segment, and at each step of a snapshot.",
+    client: "the connection is lost; what it sends again under its key counts once",
+    run: |ground| Box::pin(kill_points(ground)),
+};
+
+/// A sync that fails.
+pub const SYNC_ERROR: Row = Row {
+    name: "sync error",
+    what: "A sync of the journal fails with EIO under load.",
+    client: "503 outcome-unknown; the server exits with 1, and counts on when it is started again",
+    run: |ground| Box::pin(sync_error(ground)),
+};
+
+/// A full disk.
+pub const DISK_FULL: Row = Row {
+    name: "disk full",
+    what: "Somebody else fills the disk to the last byte, under load, and frees it again.",
+    client: "503 unavailable; reads go on",
+    run: |ground| Box::pin(disk_full(ground)),
+};
+
+/// SIGTERM under load.
+pub const SIGTERM: Row = Row {
+    name: "SIGTERM in load",
+    what: "The server is told to stop under load, and started again.",
+    client: "what was sent is answered, then the connection closes",
+    run: |ground| Box::pin(sigterm(ground)),
+};
+
+async fn power_loss(ground: Ground) -> anyhow::Result<Findings> {
+    let losses = ground.amount.power_losses;
+    let within = Duration::from_secs(60 + losses / 20);
+    let lost = tokio::task::spawn_blocking(move || lose_power(ground.seed, losses, within)).await?;
+    let mut findings = Findings::default();
+    match lost {
+        Ok(survived) => {
+            ensure!(survived.power_losses >= losses, "too slow: {survived:?}");
+            findings.faults = survived.power_losses;
+            findings.notes.push(format!(
+                "{} groups acknowledged, {} whose outcome was unknown sent again, {} deaths of the \
+                 process alone, {} syncs and {} writes that failed",
+                survived.groups,
+                survived.resent,
+                survived.process_deaths,
+                survived.failed_syncs,
+                survived.failed_writes
+            ));
+        }
+        Err(error) => findings.broken(format!("{error:#}")),
+    }
+    Ok(findings)
+}
+
+async fn torn_record(ground: Ground) -> anyhow::Result<Findings> {
+    let mut findings = Findings::default();
+    for seed in 0..ground.amount.rounds.min(8) {
+        let seed = ground.seed.wrapping_add(seed);
+        match tokio::task::spawn_blocking(move || tear_the_last_record(seed)).await? {
+            Ok(ways) => findings.faults += ways,
+            Err(error) => findings.broken(format!("{error:#}")),
+        }
+    }
+    Ok(findings)
+}
+
+async fn kills(ground: Ground) -> anyhow::Result<Findings> {
+    let mut findings = Findings::default();
+    for (small, kills) in [
+        (true, ground.amount.kills.div_ceil(2)),
+        (false, ground.amount.kills / 2),
+    ] {
+        let folder = tempfile::tempdir()?;
+        let setup = match small {
+            true => with_small_files(ground.setup("embedded")),
+            false => ground.setup("embedded"),
+        };
+        let setup = setup.set("store.embedded.path", folder.path().display());
+        let mut rng = Rng::with_seed(ground.seed.wrapping_add(small.into()));
+        let mut server = setup.start()?;
+        let fleet = Fleet::start(&Plan::new(rng.u64(..)), &[server.address()]);
+        for _ in 0..kills {
+            fleet.go_on_for(rng.u64(20..600)).await?;
+            tokio::time::sleep(Duration::from_micros(rng.u64(..5_000))).await;
+            server.kill();
+            let killed = Instant::now();
+            fleet.turn_to(&[]);
+            findings.faults += 1;
+            server = match setup.start() {
+                Ok(server) => server,
+                Err(error) => return Ok(broken(findings, &error)),
+            };
+            fleet.turn_to(&[server.address()]);
+            fleet.recovers(Instant::now()).await?;
+            findings.recoveries.push(killed.elapsed());
+        }
+        let (history, counted) = findings.settle(fleet, &server, Duration::ZERO).await?;
+        server.kill();
+        fold(&mut findings, folder.path(), &history, &counted)?;
+    }
+    Ok(findings)
+}
+
+/// Where the process may be told to die, and how often it may pass by before.
+const POINTS: [(&str, std::ops::Range<u64>); 8] = [
+    ("before-sync", 1..300),
+    ("after-sync", 1..300),
+    ("before-answer", 1..300),
+    ("segment-unnamed", 1..5),
+    ("snapshot-half", 1..256),
+    ("snapshot-unnamed", 1..3),
+    ("snapshot-renamed", 1..3),
+    ("snapshot-named", 1..3),
+];
+
+async fn kill_points(ground: Ground) -> anyhow::Result<Findings> {
+    let mut findings = Findings::default();
+    let mut rng = Rng::with_seed(ground.seed);
+    for _ in 0..ground.amount.rounds.div_ceil(2) {
+        // Another folder each time: snapshots that grow become rare.
+        let folder = tempfile::tempdir()?;
+        let setup = ground
+            .planted("embedded")
+            .set("store.embedded.path", folder.path().display())
+            .set("store.embedded.segment_bytes", 16_384)
+            .set("store.embedded.snapshot_after_bytes", 32_768);
+        let fleet = Fleet::start(&Plan::new(rng.u64(..)), &[]);
+        for (point, times) in POINTS {
+            let at = format!("{point}:{}", rng.u64(times));
+            // It may die before it serves.
+            if let Ok(mut server) = setup.clone().with("CATCHALL_KILL_AT", &at).start() {
+                fleet.turn_to(&[server.address()]);
+                let started = Instant::now();
+                while !server.has_ended() {
+                    ensure!(started.elapsed() < DEADLINE, "it does not come to {at}");
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                fleet.turn_to(&[]);
+            }
+            findings.faults += 1;
+            let killed = Instant::now();
+            let server = match setup.start() {
+                Ok(server) => server,
+                Err(error) => return Ok(broken(findings, &error.context(at))),
+            };
+            fleet.turn_to(&[server.address()]);
+            fleet.recovers(Instant::now()).await.context(at)?;
+            findings.recoveries.push(killed.elapsed());
+            fleet.turn_to(&[]);
+        }
+        let server = setup.start()?;
+        fleet.turn_to(&[server.address()]);
+        findings.settle(fleet, &server, Duration::ZERO).await?;
+    }
+    Ok(findings)
+}
+
+async fn sync_error(ground: Ground) -> anyhow::Result<Findings> {
+    let mut findings = Findings::default();
+    let mut rng = Rng::with_seed(ground.seed);
+    let folder = tempfile::tempdir()?;
+    let setup = ground
+        .planted("embedded")
+        .set("store.embedded.path", folder.path().display());
+    let fleet = Fleet::start(&Plan::new(rng.u64(..)), &[]);
+    for _ in 0..ground.amount.rounds {
+        let at = format!("sync:{}", rng.u64(20..300));
+        let server = setup.clone().with("CATCHALL_FAIL_AT", &at).start()?;
+        fleet.turn_to(&[server.address()]);
+        let (status, log) = tokio::task::block_in_place(|| server.ended());
+        if status.code() != Some(1) {
+            findings.broken(format!("{status} after a failed sync: {:?}", log.last()));
+        }
+        findings.faults += 1;
+        let ended = Instant::now();
+        let server = match setup.start() {
+            Ok(server) => server,
+            Err(error) => return Ok(broken(findings, &error)),
+        };
+        fleet.turn_to(&[server.address()]);
+        fleet.recovers(Instant::now()).await?;
+        findings.recoveries.push(ended.elapsed());
+        fleet.turn_to(&[]);
+    }
+    let mut server = setup.start()?;
+    fleet.turn_to(&[server.address()]);
+    let (history, counted) = findings.settle(fleet, &server, Duration::ZERO).await?;
+    server.kill();
+    fold(&mut findings, folder.path(), &history, &counted)?;
+    Ok(findings)
+}
+
+async fn disk_full(ground: Ground) -> anyhow::Result<Findings> {
+    const MIB: u64 = 1 << 20;
+    let mut findings = Findings::default();
+    let mut rng = Rng::with_seed(ground.seed);
+    let disk = SmallDisk::new();
+    let setup = ground
+        .setup("embedded")
+        .set("store.embedded.path", disk.data().display())
+        .set("store.embedded.segment_bytes", MIB)
+        .set("store.embedded.min_free_bytes", disk.min_free_bytes());
+    let mut server = setup.start()?;
+    let fleet = Fleet::start(&Plan::new(rng.u64(..)), &[server.address()]);
+    for _ in 0..ground.amount.rounds {
+        fleet.go_on_for(rng.u64(100..500)).await?;
+        disk.fill();
+        fleet.are_refused(200).await?;
+        let read = server.get("/v1/domains/d0.example").await;
+        if read.status != 200 {
+            findings.broken(format!("a full disk, and a read is answered {read:?}"));
+        }
+        disk.free();
+        findings.faults += 1;
+        let freed = Instant::now();
+        fleet.recovers(freed).await?;
+        findings.recoveries.push(freed.elapsed());
+    }
+    let (history, counted) = findings.settle(fleet, &server, Duration::ZERO).await?;
+    server.kill();
+    fold(&mut findings, &disk.data(), &history, &counted)?;
+    Ok(findings)
+}
+
+async fn sigterm(ground: Ground) -> anyhow::Result<Findings> {
+    let mut findings = Findings::default();
+    let mut rng = Rng::with_seed(ground.seed);
+    let folder = tempfile::tempdir()?;
+    let setup = ground
+        .setup("embedded")
+        .set("store.embedded.path", folder.path().display())
+        .set("http.unready_ms", 100);
+    let mut server = setup.start()?;
+    let fleet = Fleet::start(&Plan::new(rng.u64(..)), &[server.address()]);
+    for _ in 0..ground.amount.rounds {
+        fleet.go_on_for(rng.u64(20..600)).await?;
+        server.terminate();
+        let told = Instant::now();
+        let (status, log) = tokio::task::block_in_place(|| server.ended());
+        fleet.turn_to(&[]);
+        if status.code() != Some(0) {
+            findings.broken(format!("{status} after SIGTERM: {:?}", log.last()));
+        }
+        findings.faults += 1;
+        server = match setup.start() {
+            Ok(server) => server,
+            Err(error) => return Ok(broken(findings, &error)),
+        };
+        fleet.turn_to(&[server.address()]);
+        fleet.recovers(Instant::now()).await?;
+        findings.recoveries.push(told.elapsed());
+    }
+    let (history, counted) = findings.settle(fleet, &server, Duration::ZERO).await?;
+    server.kill();
+    fold(&mut findings, folder.path(), &history, &counted)?;
+    Ok(findings)
+}
+
+fn with_small_files(setup: Setup) -> Setup {
+    setup
+        .set("store.embedded.segment_bytes", 16_384)
+        .set("store.embedded.snapshot_after_bytes", 65_536)
+}
+
+/// The row ends here.
+fn broken(mut findings: Findings, error: &anyhow::Error) -> Findings {
+    findings.broken(format!("{error:#}"));
+    findings
+}
+
+/// Holds the journal itself against what the server said of it before it ended, and its keys against
+/// the members that had one. A folder with a snapshot has no whole journal.
+fn fold(
+    findings: &mut Findings,
+    folder: &Path,
+    history: &History,
+    counted: &Tallies,
+) -> anyhow::Result<()> {
+    let Some(fold) = journal::fold(folder)? else {
+        return Ok(());
+    };
+    if fold.tallies != *counted {
+        let told = "the journal adds up to something else than the server told";
+        findings.violations.push(Violation::Fold(told.to_owned()));
+    }
+    let keyed = |of: fn(Fate) -> bool| {
+        let members = history.members.iter();
+        members
+            .filter(|member| member.keyed && of(member.fate))
+            .count() as u64
+    };
+    let least = keyed(|fate| matches!(fate, Fate::Acknowledged(_)));
+    let most = least + keyed(|fate| fate == Fate::Unknown);
+    if !(least..=most).contains(&fold.marks) {
+        let told = format!(
+            "{} keys in the journal, {least} to {most} were sent",
+            fold.marks
+        );
+        findings.violations.push(Violation::Fold(told));
+    }
+    findings.notes.push(format!(
+        "{} records of the journal folded to the same counts",
+        fold.records
+    ));
+    Ok(())
+}
