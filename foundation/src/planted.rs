@@ -13,6 +13,9 @@ pub use off::{clock_error_s, fail_point, kill_point, planted_bug};
 #[cfg(feature = "planted-bugs")]
 pub use on::{clock_error_s, fail_point, kill_point, planted_bug};
 
+/// Whether this build can have a bug planted. A program that ships asserts that it cannot.
+pub const POSSIBLE: bool = cfg!(feature = "planted-bugs");
+
 #[cfg(not(feature = "planted-bugs"))]
 mod off {
     /// Whether this bug is planted.

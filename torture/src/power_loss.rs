@@ -216,8 +216,10 @@ async fn live(
     let store = match open(options, disk) {
         Ok(store) => store,
         Err(error @ OpenError::Corrupt { .. }) => bail!("it cannot be opened: {error}"),
-        // The disk failed meanwhile.
-        Err(_) => return Ok(()),
+        Err(error) => {
+            ensure!(disk.is_lost(), "it cannot be opened: {error}");
+            return Ok(());
+        }
     };
     known.meet(&store, rng).await?;
     let writer = WriterId(u128::from(life) + 1);
@@ -241,15 +243,27 @@ async fn live(
                 known.pending = Some(group);
                 // It is not shown either.
                 known.check(&store).await?;
-                if kind != ErrorKind::Unavailable || disk.syncs_after_failure() > 0 {
+                if disk.is_lost() {
                     return Ok(());
                 }
+                // A write that failed is one reason; there is no other.
+                ensure!(
+                    kind == ErrorKind::Unavailable && disk.failed_writes() > 0,
+                    "not recorded, though the disk is well: {kind:?}"
+                );
                 continue;
             }
         }
         known.check(&store).await?;
         let by_hand = options.snapshot_after_bytes == u64::MAX;
-        if by_hand && rng.u8(..5) == 0 && store.snapshot().is_err() {
+        if by_hand
+            && rng.u8(..5) == 0
+            && let Err(error) = store.snapshot()
+        {
+            ensure!(
+                disk.is_lost() || disk.failed_writes() > 0,
+                "no snapshot, though the disk is well: {error}"
+            );
             return Ok(());
         }
     }

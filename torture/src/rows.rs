@@ -23,6 +23,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use tokio::task::JoinSet;
 
 use crate::{
     DEADLINE,
@@ -136,6 +137,20 @@ pub const ROWS: &[Row] = &[
     clock::POSTGRES,
 ];
 
+impl Row {
+    /// Does it. A row that panics has failed, and no other with it.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    pub async fn on(&self, ground: &Ground) -> anyhow::Result<Findings> {
+        // One that is dropped does not go on.
+        let mut running = JoinSet::new();
+        running.spawn((self.run)(ground.clone()));
+        let ended = running.join_next().await;
+        ended.context("it did not run")??
+    }
+}
+
 impl Ground {
     /// A server with this store: the one that ships, or the one with the bug.
     pub fn setup(&self, store: &str) -> Setup {
@@ -155,6 +170,13 @@ impl Findings {
     /// What no store may do.
     pub fn broken(&mut self, told: impl Into<String>) {
         self.violations.push(Violation::Broken(told.into()));
+    }
+
+    /// Without that answer the fault did not do what it is there for.
+    pub fn must_have_told(&mut self, answer: &str) {
+        if !self.answers.contains_key(answer) {
+            self.broken(format!("nobody was told {answer}"));
+        }
     }
 
     /// How many acknowledged events are missing.

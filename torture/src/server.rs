@@ -6,11 +6,16 @@
 )]
 
 use std::{
+    error::Error,
+    fmt,
     io::{BufRead, BufReader},
     net::SocketAddr,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -36,6 +41,28 @@ pub struct Server {
     reader: Option<JoinHandle<()>>,
 }
 
+/// A server that never served.
+#[derive(Clone, Debug)]
+pub struct NotServing {
+    /// How it ended; `None` when it did not.
+    pub status: Option<ExitStatus>,
+    /// All that it logged.
+    pub log: Vec<String>,
+}
+
+impl fmt::Display for NotServing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server does not start: ")?;
+        match (self.log.last(), self.status) {
+            (Some(last), _) => f.write_str(last),
+            (None, Some(status)) => write!(f, "{status}"),
+            (None, None) => f.write_str("it says nothing"),
+        }
+    }
+}
+
+impl Error for NotServing {}
+
 impl Server {
     /// Starts a server, whose log is JSON, and returns once it serves.
     ///
@@ -43,14 +70,14 @@ impl Server {
     /// When it ends before.
     #[track_caller]
     pub fn start(command: Command) -> Self {
-        Self::try_start(command).unwrap_or_else(|log| panic!("it does not serve: {log:#?}"))
+        Self::try_start(command).unwrap_or_else(|error| panic!("{error}: {:#?}", error.log))
     }
 
     /// Starts a server, whose log is JSON, and returns once it serves.
     ///
     /// # Errors
-    /// Its log, when it ends before.
-    pub fn try_start(mut command: Command) -> Result<Self, Vec<String>> {
+    /// When it ends before, or does not serve within [`DEADLINE`].
+    pub fn try_start(mut command: Command) -> Result<Self, NotServing> {
         // A process group of its own, so that Ctrl-C reaches the tests alone.
         let mut child = command
             .process_group(0)
@@ -90,9 +117,15 @@ impl Server {
         };
         match addresses.recv_timeout(DEADLINE) {
             Ok(address) => server.address = address,
-            Err(_) => {
+            Err(error) => {
+                // It has closed its log, so it is gone at any moment.
+                let status =
+                    (error == RecvTimeoutError::Disconnected).then(|| server.child.wait().unwrap());
                 server.kill();
-                return Err(server.log());
+                return Err(NotServing {
+                    status,
+                    log: server.log(),
+                });
             }
         }
         Ok(server)
@@ -136,9 +169,9 @@ impl Server {
         log
     }
 
-    /// Whether it has ended.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+    /// How it has ended, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Its process id.

@@ -54,13 +54,10 @@ impl Setup {
     /// Starts the server, and returns once it serves.
     ///
     /// # Errors
-    /// The end of its log, when it does not.
+    /// [`NotServing`](crate::server::NotServing), when it does not.
     pub fn start(&self) -> anyhow::Result<Server> {
         let started = tokio::task::block_in_place(|| Server::try_start(self.command()));
-        started.map_err(|log| {
-            let last = log.last().map_or("it says nothing", String::as_str);
-            anyhow::anyhow!("the server does not start: {last}")
-        })
+        Ok(started?)
     }
 
     /// The program with nothing in its environment but these settings.

@@ -7,8 +7,9 @@
 
 use std::{
     fs::{self, File},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
-    process::Command,
+    process::{self, Command},
 };
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -17,11 +18,18 @@ use tempfile::TempDir;
 const MIB: u64 = 1 << 20;
 
 /// A small disk of its own where that may be mounted; otherwise the one that temporary files are on,
-/// the bound being close below what is free there.
+/// the bound being below what is free there.
 pub struct SmallDisk {
-    folder: TempDir,
-    mounted: bool,
+    root: Root,
     min_free_bytes: u64,
+    filler_bytes: u64,
+}
+
+enum Root {
+    /// Mounted, and detached at once: it lives as long as this handle, so nothing is left however
+    /// this process ends.
+    Mounted(File),
+    Shared(TempDir),
 }
 
 impl SmallDisk {
@@ -31,20 +39,20 @@ impl SmallDisk {
     /// When there is no folder for it.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
-            .arg(folder.path())
-            .output();
-        let mounted = mount.is_ok_and(|output| output.status.success());
-        let min_free_bytes = match mounted {
-            true => 16 * MIB,
-            // Others use it too.
-            false => free(folder.path()).saturating_sub(512 * MIB),
-        };
+        if let Some(root) = mount(folder.path()) {
+            let root = Root::Mounted(root);
+            return Self {
+                filler_bytes: free(&root.path()),
+                root,
+                min_free_bytes: 16 * MIB,
+            };
+        }
+        // Others use it too.
+        let free = free(folder.path());
         Self {
-            folder,
-            mounted,
-            min_free_bytes,
+            root: Root::Shared(folder),
+            min_free_bytes: free - free / 8,
+            filler_bytes: free / 4,
         }
     }
 
@@ -54,30 +62,34 @@ impl SmallDisk {
     }
 
     /// Takes all on the small disk, and what is needed on a large one.
+    ///
+    /// # Panics
+    /// When it cannot.
     pub fn fill(&self) {
         let file = File::create(self.filler()).unwrap();
-        let mut bytes = match self.mounted {
-            true => free(self.folder.path()),
-            false => 1_024 * MIB,
-        };
-        // A server may be writing to it.
-        while fallocate(&file, FallocateFlags::empty(), 0, bytes).is_err() {
-            bytes -= 4_096;
+        let mut bytes = self.filler_bytes;
+        // A server has some of it, and may be writing.
+        while let Err(error) = fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            assert_eq!(error, rustix::io::Errno::NOSPC);
+            bytes = bytes.checked_sub(4_096).unwrap();
         }
     }
 
     /// Gives it back.
+    ///
+    /// # Panics
+    /// When it was not taken.
     pub fn free(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
 
     /// Where a server keeps its data on it.
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.root.path().join("data")
     }
 
     fn filler(&self) -> PathBuf {
-        self.folder.path().join("somebody-else")
+        self.root.path().join("somebody-else")
     }
 }
 
@@ -87,12 +99,27 @@ impl Default for SmallDisk {
     }
 }
 
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        if self.mounted {
-            let _ = Command::new("umount").arg(self.folder.path()).output();
+impl Root {
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Mounted(root) => {
+                format!("/proc/{}/fd/{}", process::id(), root.as_raw_fd()).into()
+            }
+            Self::Shared(folder) => folder.path().to_owned(),
         }
     }
+}
+
+fn mount(folder: &Path) -> Option<File> {
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]);
+    let mounted = mount.arg(folder).output().ok()?.status.success();
+    mounted.then(|| {
+        let root = File::open(folder).unwrap();
+        let detached = Command::new("umount").arg("-l").arg(folder).output();
+        assert!(detached.unwrap().status.success());
+        root
+    })
 }
 
 fn free(folder: &Path) -> u64 {

@@ -9,6 +9,11 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+const _: () = assert!(
+    !foundation::planted::POSSIBLE,
+    "the server that ships cannot have a bug planted"
+);
+
 fn main() -> ExitCode {
     catchall::cli::main()
 }

@@ -87,6 +87,11 @@ pub async fn wire(
         None => store,
     };
     let spooled = spooled(&store, settings, &clock, shutdown, metrics).await?;
+    if let (Some(shadowed), Some(true)) =
+        (&shadowed, spooled.as_ref().map(|s| s.oldest().is_some()))
+    {
+        shadowed.earlier_groups_wait();
+    }
     let store = match &spooled {
         Some(spooled) => Arc::clone(spooled) as Arc<dyn DomainTallies>,
         None => store,
@@ -248,7 +253,7 @@ async fn shadowed(
     };
     let (policy, marks) = (policy(settings), marks(settings));
     // What breaks in the shadow does not stop the process.
-    let contained = Shutdown::new();
+    let contained = Shutdown::of_part("shadow");
     let shadow: Arc<dyn DomainTallies> = match kind {
         StoreKind::Memory => Arc::new(memory(policy, marks)),
         kind if kind == settings.store.kind => bail!(

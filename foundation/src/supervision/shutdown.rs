@@ -43,10 +43,14 @@ impl fmt::Display for Cause {
 pub struct Shutdown {
     cause: watch::Sender<Option<Cause>>,
     workers: Arc<Workers>,
+    part: Option<&'static str>,
 }
 
 /// What of it can be held without keeping the workers alive.
-pub(super) struct Causes(watch::Sender<Option<Cause>>);
+pub(super) struct Causes {
+    cause: watch::Sender<Option<Cause>>,
+    part: Option<&'static str>,
+}
 
 impl Default for Shutdown {
     fn default() -> Self {
@@ -61,19 +65,33 @@ impl Shutdown {
         Self {
             cause: watch::Sender::new(None),
             workers: Arc::new(Workers::new()),
+            part: None,
+        }
+    }
+
+    /// A handle for a part of the process that may stop while the rest goes on.
+    #[must_use]
+    pub fn of_part(part: &'static str) -> Self {
+        Self {
+            part: Some(part),
+            ..Self::new()
         }
     }
 
     /// The whole again.
-    pub(super) fn of(cause: &Causes, workers: &Arc<Workers>) -> Self {
+    pub(super) fn of(causes: &Causes, workers: &Arc<Workers>) -> Self {
         Self {
-            cause: cause.0.clone(),
+            cause: causes.cause.clone(),
             workers: Arc::clone(workers),
+            part: causes.part,
         }
     }
 
     pub(super) fn causes(&self) -> Causes {
-        Causes(self.cause.clone())
+        Causes {
+            cause: self.cause.clone(),
+            part: self.part,
+        }
     }
 
     pub(super) fn workers(&self) -> &Arc<Workers> {
@@ -121,11 +139,14 @@ impl Shutdown {
         });
     }
 
-    /// Says that something broke beyond repair, logs it, and stops the process. Callable from any
+    /// Says that something broke beyond repair, logs it, and stops the process, or the part. Callable from any
     /// thread.
     pub fn fail(&self, reason: impl Into<String>) {
         let cause = Cause::Fatal(reason.into());
-        tracing::error!(%cause, "stopping");
+        match self.part {
+            None => tracing::error!(%cause, "stopping"),
+            Some(part) => tracing::error!(%cause, part, "a part stops, the rest goes on"),
+        }
         self.cause.send_if_modified(|current| {
             let news = !current.as_ref().is_some_and(Cause::is_fatal);
             if news {

@@ -169,7 +169,7 @@ fn set(clock: &Path, seconds: i64) -> anyhow::Result<()> {
 fn start_again(setup: &Setup, server: &mut Server, findings: &mut Findings) -> anyhow::Result<u64> {
     server.terminate();
     let began = Instant::now();
-    while !server.has_ended() {
+    while server.status().is_none() {
         ensure!(began.elapsed() < DEADLINE, "the server does not stop");
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -1,11 +1,13 @@
 //! The embedded store: kills, power cuts, failing disks.
 
 use std::{
+    os::unix::process::ExitStatusExt,
     path::Path,
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use fastrand::Rng;
 
 use super::{Findings, Ground, Row};
@@ -16,6 +18,7 @@ use crate::{
     history::{Fate, History, Tallies},
     journal,
     power_loss::{lose_power, tear_the_last_record},
+    server::{NotServing, Server},
     setup::Setup,
     small_disk::SmallDisk,
 };
@@ -178,16 +181,24 @@ async fn kill_points(ground: Ground) -> anyhow::Result<Findings> {
         let fleet = Fleet::start(&Plan::new(rng.u64(..)), &[]);
         for (point, times) in POINTS {
             let at = format!("{point}:{}", rng.u64(times));
-            // It may die before it serves.
-            if let Ok(mut server) = setup.clone().with("CATCHALL_KILL_AT", &at).start() {
-                fleet.turn_to(&[server.address()]);
-                let started = Instant::now();
-                while !server.has_ended() {
-                    ensure!(started.elapsed() < DEADLINE, "it does not come to {at}");
-                    tokio::time::sleep(Duration::from_millis(2)).await;
+            let dying = setup.clone().with("CATCHALL_KILL_AT", &at).start();
+            let status = match dying {
+                Ok(mut dying) => {
+                    fleet.turn_to(&[dying.address()]);
+                    let status = status_of(&mut dying).await;
+                    fleet.turn_to(&[]);
+                    status.with_context(|| format!("it does not come to {at}"))?
                 }
-                fleet.turn_to(&[]);
-            }
+                // It may die before it serves.
+                Err(error) => match error.downcast::<NotServing>()?.status {
+                    Some(status) => status,
+                    None => bail!("it neither serves nor comes to {at}"),
+                },
+            };
+            ensure!(
+                status.signal() == Some(9),
+                "{status} where it had to die at {at}"
+            );
             findings.faults += 1;
             let killed = Instant::now();
             let server = match setup.start() {
@@ -204,6 +215,18 @@ async fn kill_points(ground: Ground) -> anyhow::Result<Findings> {
         findings.settle(fleet, &server, Duration::ZERO).await?;
     }
     Ok(findings)
+}
+
+/// How it ends.
+async fn status_of(server: &mut Server) -> anyhow::Result<ExitStatus> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = server.status() {
+            return Ok(status);
+        }
+        ensure!(began.elapsed() < DEADLINE, "it goes on");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 async fn sync_error(ground: Ground) -> anyhow::Result<Findings> {

@@ -212,7 +212,9 @@ async fn killed_in_commit(ground: Ground) -> anyhow::Result<Findings> {
         block_in_place(|| scene.postgres.start_again());
         scene.recovers(Instant::now()).await?;
     }
-    scene.end().await
+    let mut findings = scene.end().await?;
+    findings.must_have_told("503 outcome-unknown");
+    Ok(findings)
 }
 
 async fn cut(ground: Ground) -> anyhow::Result<Findings> {
@@ -397,7 +399,11 @@ async fn two_servers(ground: Ground) -> anyhow::Result<Findings> {
     }
     fleet.go_on_for(200).await?;
     let (history, counted) = findings.settle(fleet, &one, Duration::ZERO).await?;
-    let told = findings.judge(&history, &other, Duration::ZERO).await?;
+    let mut told_by_other = Findings::default();
+    let told = told_by_other
+        .judge(&history, &other, Duration::ZERO)
+        .await?;
+    findings.violations.extend(told_by_other.violations);
     if told != counted {
         findings.broken("the two servers do not say the same");
     }

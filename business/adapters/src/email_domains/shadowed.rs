@@ -188,6 +188,12 @@ impl Shadowed {
         })
     }
 
+    /// Says that groups of an earlier life of the server are still to be recorded: nobody knows which
+    /// of them the copy holds, so the shadow is out of step.
+    pub fn earlier_groups_wait(&self) {
+        self.progress.lose(&Loss::Earlier);
+    }
+
     /// Gives the shadow what still waits for it, as far as it takes it in a few seconds, and lets
     /// go of both stores. To be called when nothing is recorded any more.
     pub async fn close(&self) {

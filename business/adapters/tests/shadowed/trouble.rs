@@ -179,6 +179,22 @@ async fn a_recording_that_is_given_up_is_one_of_unknown_outcome() {
     assert_eq!(rig.metric(IN_STEP), 1);
 }
 
+/// What it was is known by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_that_is_given_up_after_it_was_repeated_leaves_nothing_unknown() {
+    let primary = Faulty::new(Fault::Late(DEADLINE));
+    let rig = Rig::begin(primary.clone(), memory(), options(1_000, 1_000)).await;
+    let group = group(1, 1, [marked(None, &[("a.example", 1, 0)])]);
+    let mut late = Box::pin(rig.store.record(&group));
+    let waited = tokio::time::timeout(Duration::from_millis(10), &mut late);
+    waited.await.unwrap_err();
+    primary.set(Fault::None);
+    rig.store.record(&group).await.unwrap();
+    drop(late);
+    assert_eq!(rig.metric(IN_STEP), 1);
+    until("it is compared", async || rig.metric(COMPARED) > 0).await;
+}
+
 /// It was sent by an earlier life, and the copy may hold it already.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_from_before_the_shadow_began_puts_it_out_of_step() {

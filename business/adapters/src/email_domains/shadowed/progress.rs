@@ -1,7 +1,8 @@
 //! What the shadow still has to get, and whether it missed something.
 
+mod state;
+
 use std::{
-    collections::{HashMap, VecDeque},
     mem,
     num::NonZeroU32,
     sync::{
@@ -12,23 +13,25 @@ use std::{
 
 use business::{
     email_domains::{
-        model::{DomainName, Group, GroupId, Member, Outcome, WriterId},
+        model::{DomainName, Group, GroupId, Member},
         ports::Recorded,
     },
     kernel::{ErrorKind, PortError, UnixSeconds},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
+pub(super) use self::state::Loss;
+use self::state::{Queued, Settled, State};
 use super::metrics::Metrics;
 
 /// So many events are recorded in the shadow together, unless one group has more.
 const MAX_BATCH: usize = 65_536;
+/// So many groups are taken at once: those who record wait meanwhile.
+const MAX_GROUPS: usize = 1_024;
 /// Domains that wait to be compared.
 const MAX_SAMPLES: usize = 16;
-/// A writer is a committer of this server; no setting allows for more.
-const MAX_WRITERS: usize = 65_536;
 
 /// Shared by those who record, the applier and the comparer. Nobody holds the lock for longer than
 /// it takes to move a few words.
@@ -41,39 +44,6 @@ pub(super) struct Progress {
     began: UnixSeconds,
     work: Notify,
     pub(super) metrics: Metrics,
-}
-
-#[derive(Default)]
-struct State {
-    lost: bool,
-    next_ticket: u64,
-    /// Groups that are being recorded in the primary.
-    in_flight: Vec<u64>,
-    writers: HashMap<WriterId, Writer>,
-    /// Writers with a group whose outcome is unknown.
-    unsettled: usize,
-    queue: VecDeque<Queued>,
-    /// Events that the shadow has not applied, in the queue and taken from it.
-    waiting: usize,
-    /// Groups that were ever queued, and of these the ones that are applied.
-    given: u64,
-    applied: u64,
-    samples: VecDeque<DomainName>,
-}
-
-#[derive(Default)]
-struct Writer {
-    /// Its last group that counted: one that is repeated is not given twice.
-    given: Option<u64>,
-    /// Its group of which nobody knows whether it counted.
-    unsettled: Option<u64>,
-}
-
-/// What counted of a group.
-struct Queued {
-    formed_at: UnixSeconds,
-    members: SmallVec<[Arc<Member>; 1]>,
-    events: usize,
 }
 
 /// Groups of one second, to be recorded together.
@@ -92,34 +62,6 @@ pub(super) enum Awaited {
     NotYet,
     /// The shadow is out of step, or nobody knows.
     Never,
-}
-
-/// What became of a group at the primary.
-enum Settled {
-    Counted(Option<Queued>),
-    /// Nothing was applied; it may come again.
-    Nothing,
-    /// Nothing was applied, and it will not come again.
-    Refused,
-    /// It may have been applied.
-    Unknown,
-}
-
-/// Why the shadow is out of step.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Loss {
-    #[error("more waits for it than may wait")]
-    Full,
-    #[error("nobody knows whether the primary counted a group, and it was not sent again")]
-    Unknown,
-    #[error("a group of an earlier life was recorded: nobody knows whether the copy held it")]
-    Earlier,
-    #[error("there are too many writers")]
-    Writers,
-    #[error("it did not take a group")]
-    Refused(#[source] PortError),
-    #[error("a part of it broke: {0}")]
-    Broken(String),
 }
 
 /// A group on its way through the primary. One that is dropped unsettled may have been applied.
@@ -160,8 +102,7 @@ impl Progress {
         }
         let mut state = self.state.lock();
         if state.went_on_from_unsettled(group.id) {
-            drop(state);
-            self.lose(&Loss::Unknown);
+            self.lose_under(state, &Loss::Unknown);
             return flight;
         }
         let ticket = state.next_ticket;
@@ -178,15 +119,17 @@ impl Progress {
             return;
         }
         let before = state.unsettled;
-        let settled = state.settle(id, settled, self.capacity);
+        let wakes = match state.settle(id, settled, self.capacity) {
+            Ok(wakes) => wakes,
+            // Before anybody can give it what came after.
+            Err(loss) => return self.lose_under(state, &loss),
+        };
         self.metrics.queue_depth.set(signed(state.waiting));
         let after = state.unsettled;
         self.metrics.in_step.set(i64::from(after == 0));
         drop(state);
-        match settled {
-            Ok(false) => {}
-            Ok(true) => self.work.notify_one(),
-            Err(loss) => self.lose(&loss),
+        if wakes {
+            self.work.notify_one();
         }
         if before == 0 && after > 0 {
             tracing::warn!(
@@ -198,7 +141,10 @@ impl Progress {
     /// The shadow missed something, for good. What waits for it is [discarded](Self::discard) by
     /// another, for it may be much.
     pub(super) fn lose(&self, loss: &Loss) {
-        let mut state = self.state.lock();
+        self.lose_under(self.state.lock(), loss);
+    }
+
+    fn lose_under(&self, mut state: MutexGuard<'_, State>, loss: &Loss) {
         if mem::replace(&mut state.lost, true) {
             return;
         }
@@ -234,22 +180,23 @@ impl Progress {
             return None;
         }
         let first = state.queue.pop_front()?;
-        let mut batch = Batch {
-            formed_at: first.formed_at,
-            members: first.members,
-            events: first.events,
-            groups: 1,
-        };
-        while batch.events < MAX_BATCH {
-            let next = state
-                .queue
-                .pop_front_if(|next| next.formed_at == batch.formed_at);
+        let (formed_at, mut events) = (first.formed_at, first.events);
+        let mut taken = vec![first];
+        while events < MAX_BATCH && taken.len() < MAX_GROUPS {
+            let next = state.queue.pop_front_if(|next| next.formed_at == formed_at);
             let Some(next) = next else { break };
-            batch.members.extend(next.members);
-            batch.events += next.events;
-            batch.groups += 1;
+            events += next.events;
+            taken.push(next);
         }
-        Some(batch)
+        drop(state);
+        let groups = taken.len() as u64;
+        let members = taken.into_iter().flat_map(|queued| queued.members);
+        Some(Batch {
+            formed_at,
+            members: members.collect(),
+            events,
+            groups,
+        })
     }
 
     /// Waits until there may be something to [take](Self::take), or no more will come.
@@ -313,71 +260,6 @@ impl Progress {
     }
 }
 
-impl State {
-    /// Whether the writer forms groups again though the outcome of its last one is unknown: then
-    /// that one never comes again.
-    fn went_on_from_unsettled(&self, id: Option<GroupId>) -> bool {
-        let Some(id) = id.filter(|_| self.unsettled > 0) else {
-            return false;
-        };
-        let unsettled = self.writers.get(&id.writer).and_then(|w| w.unsettled);
-        unsettled.is_some_and(|unsettled| unsettled < id.sequence)
-    }
-
-    /// Whether the applier has to be woken.
-    fn settle(
-        &mut self,
-        id: Option<GroupId>,
-        settled: Settled,
-        capacity: usize,
-    ) -> Result<bool, Loss> {
-        let writer = id.map(|id| (id.sequence, self.writers.entry(id.writer).or_default()));
-        let queued = match (settled, writer) {
-            (Settled::Nothing, _) | (Settled::Refused, None) => None,
-            (Settled::Refused, Some((sequence, writer))) => {
-                if writer.unsettled == Some(sequence) {
-                    return Err(Loss::Unknown);
-                }
-                None
-            }
-            (Settled::Unknown, None) => return Err(Loss::Unknown),
-            (Settled::Unknown, Some((sequence, writer))) => {
-                if writer.unsettled.replace(sequence).is_none() {
-                    self.unsettled += 1;
-                }
-                None
-            }
-            (Settled::Counted(queued), None) => queued,
-            (Settled::Counted(queued), Some((sequence, writer))) => {
-                if writer.unsettled == Some(sequence) {
-                    writer.unsettled = None;
-                    self.unsettled -= 1;
-                }
-                let is_new = writer.given.is_none_or(|given| given < sequence);
-                if is_new {
-                    writer.given = Some(sequence);
-                }
-                queued.filter(|_| is_new)
-            }
-        };
-        if self.writers.len() > MAX_WRITERS {
-            return Err(Loss::Writers);
-        }
-        let Some(queued) = queued else {
-            return Ok(false);
-        };
-        // The group that reaches the bound still goes in: so every group fits that waits alone.
-        if self.waiting >= capacity {
-            return Err(Loss::Full);
-        }
-        let idle = self.queue.is_empty();
-        self.waiting += queued.events;
-        self.given += 1;
-        self.queue.push_back(queued);
-        Ok(idle)
-    }
-}
-
 impl Flight<'_> {
     /// Says what became of the group.
     pub(super) fn settle(mut self, group: &Group, recorded: &Result<Recorded, PortError>) {
@@ -403,26 +285,6 @@ impl Drop for Flight<'_> {
         if let Some(ticket) = self.ticket.take() {
             self.progress.settle(ticket, self.id, Settled::Unknown);
         }
-    }
-}
-
-impl Queued {
-    /// The members that counted; `None` when none did.
-    fn of(group: &Group, outcomes: &[Outcome]) -> Option<Self> {
-        let members: SmallVec<[Arc<Member>; 1]> = group
-            .members
-            .iter()
-            .zip(outcomes)
-            .filter(|(_, outcome)| **outcome == Outcome::Counted)
-            .map(|(member, _)| Arc::clone(member))
-            .collect();
-        let events = members.iter().map(|member| member.changes.len().max(1));
-        let events = events.sum();
-        (!members.is_empty()).then_some(Self {
-            formed_at: group.formed_at,
-            members,
-            events,
-        })
     }
 }
 

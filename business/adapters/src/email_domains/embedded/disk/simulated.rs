@@ -35,6 +35,7 @@ struct State {
     capacity: Option<usize>,
     /// How much of the next write is done before it fails.
     fails_after_bytes: Option<usize>,
+    failed_writes: u64,
 }
 
 #[derive(Clone, Default)]
@@ -88,6 +89,17 @@ impl SimulatedDisk {
     /// How many syncs were tried after one failed.
     pub fn syncs_after_failure(&self) -> u64 {
         self.state().syncs_after_failure
+    }
+
+    /// How many writes have failed because they were to.
+    pub fn failed_writes(&self) -> u64 {
+        self.state().failed_writes
+    }
+
+    /// Whether the power is gone or a sync has failed, so that nothing more can be expected of it.
+    pub fn is_lost(&self) -> bool {
+        let state = self.state();
+        state.operations_left == Some(0) || state.syncs_after_failure > 0
     }
 
     /// What is found when the power is back: of what was not synced, whatever the disk happened to
@@ -170,6 +182,7 @@ impl SimulatedDisk {
             syncs_until_failure: None,
             syncs_after_failure: 0,
             fails_after_bytes: None,
+            failed_writes: 0,
             ..self.state().clone()
         };
         Self {
@@ -406,6 +419,7 @@ impl DiskFile for SimulatedFile {
             _ => Err(io::ErrorKind::StorageFull.into()),
         };
         if let Some(bytes) = state.fails_after_bytes.take() {
+            state.failed_writes += 1;
             done = done.min(bytes);
             written = Err(io::Error::other("EIO"));
         }
