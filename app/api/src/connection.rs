@@ -13,7 +13,11 @@ use std::{
     time::Duration,
 };
 
-use foundation::planted::planted_bug;
+use foundation::{
+    planted::planted_bug,
+    telemetry::{Metrics, metrics::DURATION_SECONDS},
+};
+use prometheus::{Histogram, HistogramOpts, IntGauge};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -23,10 +27,18 @@ use tokio::{
 /// How often connections are looked at. A deadline strikes up to two of these late, never early.
 const TICK: Duration = Duration::from_millis(250);
 
+/// What is shown of connections, and of the workers that serve them. Clones share it.
+#[derive(Clone)]
+pub(crate) struct ConnectionMetrics {
+    open: IntGauge,
+    worker_lag: Histogram,
+}
+
 /// A connection that ends with an error once a deadline is over.
 pub(crate) struct Connection {
     stream: TcpStream,
     watched: Rc<Watched>,
+    open: IntGauge,
 }
 
 /// The connections of one worker.
@@ -35,6 +47,7 @@ pub(crate) struct Watch {
     head: u32,
     /// Ticks that an answer may go without progress.
     write: u32,
+    open: IntGauge,
     connections: RefCell<Vec<Weak<Watched>>>,
 }
 
@@ -65,24 +78,54 @@ enum Phase {
 /// A request that is being answered, until it is dropped.
 pub(crate) struct Answering(Rc<Watched>);
 
+impl ConnectionMetrics {
+    /// Registers them. So many connections may be open.
+    ///
+    /// # Errors
+    /// When their names are taken.
+    pub(crate) fn register(metrics: &Metrics, limit: usize) -> prometheus::Result<Self> {
+        let open = IntGauge::new("catchall_http_connections", "Connections that are open.")?;
+        let most = IntGauge::new(
+            "catchall_http_connections_limit",
+            "Connections that may be open; more wait to be accepted.",
+        )?;
+        most.set(limit.try_into().unwrap_or(i64::MAX));
+        let worker_lag = Histogram::with_opts(
+            HistogramOpts::new(
+                "catchall_http_worker_lag_seconds",
+                "How late a thread that serves came round to a timer, which itself is a millisecond \
+                 or two late.",
+            )
+            .buckets(DURATION_SECONDS.to_vec()),
+        )?;
+        metrics.register(open.clone())?;
+        metrics.register(most)?;
+        metrics.register(worker_lag.clone())?;
+        Ok(Self { open, worker_lag })
+    }
+}
+
 impl Watch {
     /// Begins to look at the connections that [`Self::connection`] makes, on this thread.
-    pub(crate) fn start(head: Duration, write: Duration) -> Rc<Self> {
+    pub(crate) fn start(head: Duration, write: Duration, metrics: &ConnectionMetrics) -> Rc<Self> {
         let ticks = |timeout: Duration| {
             u32::try_from(timeout.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX)
         };
         let watch = Rc::new(Self {
             head: ticks(head),
             write: ticks(write),
+            open: metrics.open.clone(),
             connections: RefCell::default(),
         });
         let watching = Rc::downgrade(&watch);
+        let lag = metrics.worker_lag.clone();
         actix_web::rt::spawn(async move {
             let mut ticks = tokio::time::interval(TICK);
             // A tick that comes late must not make the next one come early.
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                ticks.tick().await;
+                let due = ticks.tick().await;
+                lag.observe(due.elapsed().as_secs_f64());
                 match watching.upgrade() {
                     Some(watch) => watch.tick(),
                     None => return,
@@ -95,7 +138,12 @@ impl Watch {
     pub(crate) fn connection(&self, stream: TcpStream) -> Connection {
         let watched = Rc::<Watched>::default();
         self.connections.borrow_mut().push(Rc::downgrade(&watched));
-        Connection { stream, watched }
+        self.open.inc();
+        Connection {
+            stream,
+            watched,
+            open: self.open.clone(),
+        }
     }
 
     fn tick(&self) {
@@ -185,6 +233,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.open.dec();
         // It holds the task that holds this.
         let waker = self.watched.waker.borrow_mut().take();
         drop(waker);

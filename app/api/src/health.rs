@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long the store has to answer a probe.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether the server wants requests. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -117,11 +117,7 @@ pub(crate) async fn readyz(
     ))
 )]
 pub(crate) async fn metrics(state: Data<State>) -> HttpResponse {
-    // A store that does not answer leaves it as it was.
-    let keys_from = tokio::time::timeout(PROBE_TIMEOUT, state.email_domains.keys_from());
-    if let Ok(Ok(moment)) = keys_from.await {
-        state.keys_from.set(moment.get().into());
-    }
+    state.sampled.take(&state.email_domains).await;
     HttpResponse::Ok()
         .content_type(Metrics::CONTENT_TYPE)
         .body(state.metrics.render())

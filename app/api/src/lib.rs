@@ -36,6 +36,7 @@ mod middleware;
 mod openapi;
 mod problem;
 mod routes;
+mod sampled;
 pub mod server;
 
 pub use health::Readiness;

@@ -99,13 +99,16 @@ impl Gate {
         mut request: ServiceRequest,
         next: Next<BoxBody>,
     ) -> ServiceResponse {
-        let observation = self.observer.begin(request.method());
+        let mut observation = self.observer.begin(request.method());
         let http = request.request().clone();
         let (mut response, problem) = match self.admit(&mut request, observation.started()).await {
-            Ok(admitted) => match self.served(request, next, admitted).await {
-                Ok(response) => (response, None),
-                Err(problem) => (problem.answer(&id), Some(problem)),
-            },
+            Ok(admitted) => {
+                observation.admitted();
+                match self.served(request, next, admitted).await {
+                    Ok(response) => (response, None),
+                    Err(problem) => (problem.answer(&id), Some(problem)),
+                }
+            }
             Err(Refused { problem, unread }) => {
                 let response = content::with_unread(problem.answer(&id), unread);
                 (response, Some(problem))
@@ -175,7 +178,7 @@ impl Gate {
         let deadline = admitted + self.settings.answer_timeout();
         let response = tokio::time::timeout_at(deadline.into(), handler)
             .await
-            .map_err(|_| Problem::new(Kind::AnswerTimeout))?
+            .map_err(|_| Problem::new(Kind::AnswerTimeout).of_the_store())?
             .map_err(|panic| Problem::caused_by(Kind::Internal, panic_text(panic.as_ref())))?
             .map_err(|error| problem_of(&error))?
             .into_parts()

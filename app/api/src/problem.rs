@@ -36,6 +36,7 @@ pub(crate) struct Problem {
     /// What would be right instead.
     hint: Option<Hint>,
     cause: Option<Arc<dyn Error + Send + Sync>>,
+    store_asked: bool,
 }
 
 /// What a request may have instead of what it has.
@@ -116,7 +117,21 @@ impl Problem {
             invalid: None,
             hint: None,
             cause: None,
+            store_asked: false,
         }
+    }
+
+    /// The same, and the store was asked before.
+    pub(crate) fn of_the_store(self) -> Self {
+        Self {
+            store_asked: true,
+            ..self
+        }
+    }
+
+    /// Whether the store was asked, and accounts for the events of the request.
+    pub(crate) fn store_asked(&self) -> bool {
+        self.store_asked
     }
 
     /// One that names what is wrong with the request.
@@ -262,8 +277,8 @@ impl From<InvalidDomainName> for Problem {
 impl From<RecordError> for Problem {
     fn from(error: RecordError) -> Self {
         match error {
-            RecordError::MarkMismatch => Self::new(Kind::MarkMismatch),
-            RecordError::KeyExpired => Self::new(Kind::KeyExpired),
+            RecordError::MarkMismatch => Self::new(Kind::MarkMismatch).of_the_store(),
+            RecordError::KeyExpired => Self::new(Kind::KeyExpired).of_the_store(),
             RecordError::KeyAhead => Self::new(Kind::KeyAhead),
             RecordError::Store(error) => error.into(),
         }
@@ -293,7 +308,7 @@ impl From<PortError> for Problem {
             | ErrorKind::Corrupt
             | ErrorKind::Unexpected => Kind::Internal,
         };
-        Self::caused_by(kind, error)
+        Self::caused_by(kind, error).of_the_store()
     }
 }
 
@@ -338,7 +353,9 @@ mod tests {
             (RecordError::KeyExpired, Kind::KeyExpired),
             (RecordError::KeyAhead, Kind::KeyAhead),
         ] {
-            assert_eq!(Problem::from(error).kind(), kind);
+            let problem = Problem::from(error);
+            assert_eq!(problem.kind(), kind);
+            assert_eq!(problem.store_asked(), kind != Kind::KeyAhead);
         }
         assert_eq!(Problem::from(ReadError::Cursor).kind(), Kind::InvalidQuery);
     }

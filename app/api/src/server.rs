@@ -24,15 +24,15 @@ use actix_web::{
 };
 use business::email_domains::service::EmailDomains;
 use foundation::telemetry::Metrics;
-use prometheus::IntGauge;
 use tokio::net::TcpStream;
 
 use crate::{
-    connection::{Connection, Watch},
+    connection::{Connection, ConnectionMetrics, Watch},
     health::Readiness,
     limits::{MAX_WORKERS, Settings},
     middleware::{Bodies, BulkEvents, HttpMetrics, Shared},
     openapi, routes,
+    sampled::Sampled,
 };
 
 /// How long a client has to close a connection that is closed behind an answer.
@@ -58,8 +58,7 @@ pub(crate) struct State {
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
     pub(crate) bulk_events: BulkEvents,
-    /// From when on keys are remembered; set when it is shown.
-    pub(crate) keys_from: IntGauge,
+    pub(crate) sampled: Sampled,
     pub(crate) started: Instant,
     /// The API description, as it is sent.
     pub(crate) description: Bytes,
@@ -96,22 +95,15 @@ impl Server {
             settings: Arc::new(settings.clone()),
             bodies: Bodies::default(),
         };
-        let keys_from = IntGauge::new(
-            "catchall_keys_from_timestamp_seconds",
-            "An idempotency key made from this moment on is remembered if it ever counted.",
-        )
-        .map_err(io::Error::other)?;
-        app.metrics
-            .register(keys_from.clone())
-            .map_err(io::Error::other)?;
-        let readiness = app.readiness.clone();
+        let sampled = Sampled::register(&app.metrics, settings, shared.bodies.clone());
+        let (readiness, metrics) = (app.readiness.clone(), app.metrics.clone());
         let state = Data::new(State {
             email_domains: app.email_domains,
             store_name: app.store_name,
             metrics: app.metrics,
             readiness: app.readiness,
             bulk_events: shared.metrics.bulk_events(),
-            keys_from,
+            sampled: sampled.map_err(io::Error::other)?,
             started: Instant::now(),
             description: openapi::rendered()?,
         });
@@ -124,23 +116,27 @@ impl Server {
             let problem = "http.max_bodies_bytes is at least twice http.max_body_bytes";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
+        let worker_connections = settings.max_connections.get().div_ceil(workers);
+        let connections =
+            ConnectionMetrics::register(&metrics, worker_connections.saturating_mul(workers))
+                .map_err(io::Error::other)?;
         let mut http = actix_server::Server::build()
             .workers(workers)
-            .max_concurrent_connections(settings.max_connections.get().div_ceil(workers))
+            .max_concurrent_connections(worker_connections)
             .shutdown_timeout(settings.drain_timeout_s())
             .disable_signals();
         let mut addresses = Vec::new();
         for address in listen {
             let listener = listener(address, settings.backlog.get())?;
             addresses.push(listener.local_addr()?);
-            let (state, shared) = (state.clone(), shared.clone());
+            let (state, shared, connections) = (state.clone(), shared.clone(), connections.clone());
             let stopping = http.graceful_shutdown_signal();
             http = http.listen("http", listener, move || {
                 let (state, shared) = (state.clone(), shared.clone());
                 let app = ActixApp::new()
                     .app_data(state)
                     .configure(|config| routes::configure(config, &shared));
-                worker(app, &shared.settings, stopping.clone())
+                worker(app, &shared.settings, &connections, stopping.clone())
             })?;
         }
         if addresses.is_empty() {
@@ -205,6 +201,7 @@ fn listener(address: &SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 fn worker<F, S, B>(
     app: F,
     settings: &Settings,
+    connections: &ConnectionMetrics,
     stopping: GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
 + use<F, S, B>
@@ -215,7 +212,11 @@ where
     S::InitError: Debug,
     B: MessageBody + 'static,
 {
-    let watch = Watch::start(settings.read_timeout(), settings.write_timeout());
+    let watch = Watch::start(
+        settings.read_timeout(),
+        settings.write_timeout(),
+        connections,
+    );
     let http = HttpService::build()
         .graceful_shutdown_signal(move || {
             let stopping = stopping.clone();

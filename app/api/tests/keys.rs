@@ -77,7 +77,6 @@ async fn what_was_not_counted_is_not_remembered() {
         .post("/v1/events", &[LINES, key[0]], LINE.repeat(2))
         .await;
     other.problem(422, "idempotency-key-reused");
-    // The events of a bulk request that is refused are in no series.
     assert_eq!(events(&server, "failed"), before);
     assert_eq!(server.counts("b.example").await, (0, 0));
 }

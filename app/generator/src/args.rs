@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -153,6 +154,10 @@ pub(crate) struct Args {
     /// Read every domain before and after, and compare with what was acknowledged
     #[arg(long, help_heading = "Result")]
     pub(crate) verify: bool,
+
+    /// Show the run as it goes, for Prometheus: http://ADDR/metrics
+    #[arg(long, value_name = "ADDR", help_heading = "Result")]
+    pub(crate) metrics_addr: Option<SocketAddr>,
 
     /// Write the result as one JSON object to standard output
     #[arg(long, help_heading = "Result")]

@@ -15,6 +15,7 @@ use crate::bulk::{Bulk, Encoder, Format, Receipt};
 use crate::client::{Client, Failure};
 use crate::crew::Crew;
 use crate::idempotency;
+use crate::metrics::Metrics;
 use crate::pace::{Pacer, Schedule};
 use crate::progress::Progress;
 use crate::routes;
@@ -31,6 +32,8 @@ pub(crate) struct Load {
     pub(crate) bulk: Option<Bulk>,
     /// How often a request is sent again, under a key.
     pub(crate) retries: u32,
+    /// Where the run is shown as it goes.
+    pub(crate) metrics: Option<Metrics>,
 }
 
 impl Load {
@@ -56,6 +59,7 @@ impl Load {
                 .map(|rate| Arc::new(Pacer::new(Schedule::new(rate), batch))),
             bulk: self.bulk,
             retries: self.retries,
+            metrics: self.metrics,
             tallies,
             connected: Barrier::new(crew.connections),
             connections: crew.connections,
@@ -85,6 +89,7 @@ struct Shared {
     pacer: Option<Arc<Pacer>>,
     bulk: Option<Bulk>,
     retries: u32,
+    metrics: Option<Metrics>,
     /// One a thread, so that its lock is never contended while events flow.
     tallies: Vec<Mutex<Tally>>,
     connected: Barrier,
@@ -133,6 +138,8 @@ async fn send_events(shared: Arc<Shared>, mut client: Client, thread: usize) {
         let Some(event) = events.first() else {
             return;
         };
+        let metrics = shared.metrics.as_ref();
+        metrics.inspect(|metrics| metrics.created(&events));
         let body = encoder
             .as_mut()
             .map(|encoder| (encoder.content_type(), encoder.encode(first, &events)));
@@ -153,13 +160,16 @@ async fn send_events(shared: Arc<Shared>, mut client: Client, thread: usize) {
         };
         let mut earlier = Earlier::default();
         let outcome = loop {
+            metrics.inspect(|metrics| metrics.sent(earlier.attempts > 0));
             let outcome = request.send(&mut client).await;
+            metrics.inspect(|metrics| metrics.answered(outcome));
             if earlier.attempts == shared.retries || !idempotency::is_worth_another(outcome) {
                 break outcome;
             }
             earlier.add(outcome);
             tokio::time::sleep(idempotency::pause(earlier.attempts)).await;
         };
+        metrics.inspect(|metrics| metrics.ended(request.count, begin.first(), outcome));
         shared.tallies[thread]
             .lock()
             .record(&events, earlier, outcome, begin);

@@ -14,6 +14,7 @@ mod crew;
 mod idempotency;
 mod limits;
 mod load;
+mod metrics;
 mod pace;
 mod progress;
 mod report;
@@ -33,6 +34,7 @@ use clap::Parser;
 use crate::args::Args;
 use crate::crew::Crew;
 use crate::load::Load;
+use crate::metrics::Metrics;
 use crate::report::Report;
 use crate::stream::Stream;
 use crate::verify::Verifier;
@@ -65,6 +67,13 @@ fn run(args: &Args) -> anyhow::Result<Report> {
         connections: args.connections as usize,
         timeout: args.timeout(),
     };
+    let metrics = args.metrics_addr.map(|address| {
+        let metrics = Metrics::new(args.rate)?;
+        let address = metrics.serve(address)?;
+        eprintln!("metrics: http://{address}/metrics");
+        anyhow::Ok(metrics)
+    });
+    let metrics = metrics.transpose()?;
     let stream = Stream::new(args.shape(), args.seed);
     let verifier = args
         .verify
@@ -76,6 +85,7 @@ fn run(args: &Args) -> anyhow::Result<Report> {
         rate: args.rate,
         bulk: args.bulk(),
         retries: args.retries,
+        metrics,
     };
     let (tally, elapsed) = load.send(&crew)?;
     let verification = verifier

@@ -38,6 +38,20 @@ pub(crate) enum Begin {
     },
 }
 
+impl Begin {
+    /// From when the first event counts.
+    pub(crate) fn first(self) -> Instant {
+        match self {
+            Self::Sent(at) => at,
+            Self::Due {
+                start,
+                schedule,
+                first,
+            } => start + schedule.due_at(first),
+        }
+    }
+}
+
 /// The attempts at a request before the last one.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Earlier {

@@ -11,12 +11,27 @@ mod bulk;
 mod fixture;
 
 use std::collections::HashSet;
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
-use fixture::{Reaction, Server, only, report, run};
+use fixture::{Reaction, Server, begin, only, report, run};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The whole answer to a GET.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]
@@ -105,6 +120,49 @@ fn a_stall_is_felt_by_the_events_that_were_due_meanwhile() {
     assert_eq!(json["failed_by_reason"]["timed out"], 1);
     // Sent back to back, each of the others took no time; but half of them were due long before.
     assert!(json["latency_ms"]["p50"].as_f64().unwrap() > 50.0, "{json}");
+}
+
+#[test]
+fn a_run_is_shown_as_it_goes() {
+    // The last request of the run takes the whole time it is allowed.
+    let server = Server::start(|n| match n {
+        3 | 5 => Reaction::Refuse(503),
+        7 => Reaction::Refuse(429),
+        99 => Reaction::Stall,
+        _ => Reaction::Count,
+    });
+    let flags = "--events 100 --connections 1 --timeout-ms 10000 --metrics-addr 127.0.0.1:0";
+    let mut run = begin(&server.url, flags);
+    let mut said = BufReader::new(run.stderr.take().unwrap()).lines();
+    let address = said.find_map(|line| {
+        let line = line.unwrap();
+        let address = line.strip_prefix("metrics: http://")?;
+        Some(address.strip_suffix("/metrics")?.to_owned())
+    });
+    let address = address.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(9);
+    let shown = loop {
+        let shown = get(&address, "/metrics");
+        if shown.contains("\ncreate_events_events_total{outcome=\"acknowledged\"} 96\n") {
+            break shown;
+        }
+        assert!(Instant::now() < deadline, "{shown}");
+    };
+    for line in [
+        "create_events_events_total{outcome=\"refused\"} 3",
+        "create_events_requests_total{status=\"204\"} 96",
+        "create_events_requests_total{status=\"429\"} 1",
+        "create_events_requests_total{status=\"503\"} 2",
+        "create_events_request_duration_seconds_count 99",
+        "create_events_requests_in_flight 1",
+        "create_events_retries_total 0",
+        "create_events_target_rate 0",
+    ] {
+        assert!(shown.contains(&format!("\n{line}\n")), "{line}: {shown}");
+    }
+    assert!(get(&address, "/").starts_with("HTTP/1.1 404"));
+    run.kill().unwrap();
+    run.wait().unwrap();
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::{
 use adapters::{
     SystemClock,
     email_domains::{
-        Batched, BatchedOptions, Embedded, Guarded, GuardedOptions, MarkLimits, Memory, Postgres,
-        PostgresOptions, RedisCached, RedisOptions, Shadowed, ShadowedOptions, Spooled,
+        Accounting, Batched, BatchedOptions, Embedded, Guarded, GuardedOptions, MarkLimits, Memory,
+        Postgres, PostgresOptions, RedisCached, RedisOptions, Shadowed, ShadowedOptions, Spooled,
         SpooledOptions, Traced,
         embedded::{
             EmbeddedOptions, Opened,
@@ -60,6 +60,7 @@ pub async fn wire(
     let (policy, marks) = (policy(settings), marks(settings));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = metrics.registry();
+    let accounting = Accounting::register(registry)?;
 
     let store: Arc<dyn DomainTallies> = match settings.store.kind {
         StoreKind::Memory => Arc::new(memory(policy, marks)),
@@ -86,7 +87,7 @@ pub async fn wire(
         Some(shadowed) => shadowed.clone(),
         None => store,
     };
-    let spooled = spooled(&store, settings, &clock, shutdown, metrics).await?;
+    let spooled = spooled(&store, settings, &clock, shutdown, &accounting, metrics).await?;
     if let (Some(shadowed), Some(true)) =
         (&shadowed, spooled.as_ref().map(|s| s.oldest().is_some()))
     {
@@ -109,7 +110,8 @@ pub async fn wire(
             .context("cannot set up the cache")?,
         ),
     };
-    let traced = Arc::new(Traced::new(cached, settings.store.kind.as_str(), registry)?);
+    let store_name = settings.store.kind.as_str();
+    let traced = Arc::new(Traced::new(cached, store_name, &accounting, registry)?);
 
     // What is never durable gains nothing by being written in groups.
     let committers = match settings.store.kind {
@@ -124,7 +126,15 @@ pub async fn wire(
                 queue_capacity: settings.queue.capacity,
                 max_wait: millis(settings.queue.max_wait_ms),
             };
-            Batched::start(traced.clone(), options, &clock, shutdown, registry).map(Arc::new)
+            let batched = Batched::start(
+                traced.clone(),
+                options,
+                &clock,
+                shutdown,
+                &accounting,
+                registry,
+            );
+            batched.map(Arc::new)
         })
         .transpose()
         .context("cannot start the committers")?;
@@ -348,6 +358,7 @@ async fn spooled(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
     shutdown: &Shutdown,
+    accounting: &Accounting,
     metrics: &Metrics,
 ) -> anyhow::Result<Option<Arc<Spooled>>> {
     let spool = &settings.store.spool;
@@ -377,9 +388,17 @@ async fn spooled(
         max_age_s: settings.keys.window_s.get() / 2,
     };
     let (store, registry) = (Arc::clone(store), metrics.registry());
-    let spooled = Spooled::open(store, disk, options, Arc::clone(clock), shutdown, registry)
-        .await
-        .with_context(failed)?;
+    let spooled = Spooled::open(
+        store,
+        disk,
+        options,
+        Arc::clone(clock),
+        shutdown,
+        accounting,
+        registry,
+    )
+    .await
+    .with_context(failed)?;
     if let Some(oldest) = spooled.oldest() {
         let age_s = clock.now().get().saturating_sub(oldest.get());
         tracing::warn!(

@@ -1,5 +1,6 @@
 //! Adapters of the context `email_domains`: stores of tallies, and policies over them.
 
+mod accounting;
 mod batched;
 pub mod embedded;
 mod guarded;
@@ -12,6 +13,7 @@ pub mod spooled;
 mod tally_map;
 mod traced;
 
+pub use accounting::Accounting;
 pub use batched::{Batched, BatchedOptions};
 pub use embedded::Embedded;
 pub use guarded::{Guarded, GuardedOptions};

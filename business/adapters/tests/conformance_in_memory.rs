@@ -11,8 +11,8 @@ use std::{
 use adapters::{
     SystemClock,
     email_domains::{
-        Batched, BatchedOptions, Embedded, Guarded, GuardedOptions, MarkLimits, Memory, Spooled,
-        SpooledOptions, Traced,
+        Accounting, Batched, BatchedOptions, Embedded, Guarded, GuardedOptions, MarkLimits, Memory,
+        Spooled, SpooledOptions, Traced,
         embedded::{EmbeddedOptions, disk::Directory},
     },
 };
@@ -56,12 +56,16 @@ fn batched(inner: Arc<dyn DomainTallies>, committers: usize) -> Arc<dyn DomainTa
         max_wait: Duration::from_secs(60),
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let batched = Batched::start(inner, options, &clock, &Shutdown::new(), &Registry::new());
+    let (shutdown, registry) = (Shutdown::new(), Registry::new());
+    let accounting = Accounting::register(&registry).unwrap();
+    let batched = Batched::start(inner, options, &clock, &shutdown, &accounting, &registry);
     Arc::new(batched.unwrap())
 }
 
 fn traced(inner: Arc<dyn DomainTallies>) -> Arc<dyn DomainTallies> {
-    Arc::new(Traced::new(inner, "memory", &Registry::new()).unwrap())
+    let registry = Registry::new();
+    let accounting = Accounting::register(&registry).unwrap();
+    Arc::new(Traced::new(inner, "memory", &accounting, &registry).unwrap())
 }
 
 async fn fresh_memory() -> Subject {
@@ -100,10 +104,19 @@ async fn fresh_spooled() -> Subject {
     };
     let (shutdown, registry) = (Shutdown::new(), Registry::new());
     let clock = Arc::new(SystemClock);
-    let spooled = Spooled::open(memory(), disk, options, clock, &shutdown, &registry).await;
+    let accounting = Accounting::register(&registry).unwrap();
+    let spooled = Spooled::open(
+        memory(),
+        disk,
+        options,
+        clock,
+        &shutdown,
+        &accounting,
+        &registry,
+    );
     Subject {
         keep: Box::new(folder),
-        ..Subject::new(Arc::new(spooled.unwrap()))
+        ..Subject::new(Arc::new(spooled.await.unwrap()))
     }
 }
 

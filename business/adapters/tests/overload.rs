@@ -13,7 +13,7 @@ use std::{
 
 use adapters::{
     SystemClock,
-    email_domains::{Batched, BatchedOptions, MarkLimits, Memory},
+    email_domains::{Accounting, Batched, BatchedOptions, MarkLimits, Memory},
 };
 use async_trait::async_trait;
 use business::{
@@ -89,8 +89,16 @@ impl Rig {
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let registry = Registry::new();
-        let batched =
-            Batched::start(store.clone(), options, &clock, &Shutdown::new(), &registry).unwrap();
+        let accounting = Accounting::register(&registry).unwrap();
+        let batched = Batched::start(
+            store.clone(),
+            options,
+            &clock,
+            &Shutdown::new(),
+            &accounting,
+            &registry,
+        );
+        let batched = batched.unwrap();
         Self {
             store,
             batched: Arc::new(batched),

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use adapters::{
     SystemClock,
-    email_domains::{Batched, BatchedOptions, PostgresOptions},
+    email_domains::{Accounting, Batched, BatchedOptions, PostgresOptions},
 };
 use business::{
     email_domains::{
@@ -278,8 +278,11 @@ async fn single_events_share_a_committer_and_large_requests_use_all() {
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = connect(rig::options(&url)).await;
+    let registry = Registry::new();
+    let accounting = Accounting::register(&registry).unwrap();
+    let shutdown = Shutdown::new();
     let batched =
-        Batched::start(store, options, &clock, &Shutdown::new(), &Registry::new()).unwrap();
+        Batched::start(store, options, &clock, &shutdown, &accounting, &registry).unwrap();
     let writers = || testing::Postgres::shared().query(&url, "SELECT count(*) FROM writers");
     for number in 0..8 {
         let single = member(None, &[(&format!("d{number}.example"), 1, 0)]);

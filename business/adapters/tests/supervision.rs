@@ -16,7 +16,7 @@ use std::{
 use adapters::{
     SystemClock,
     email_domains::{
-        Batched, BatchedOptions, Embedded, MarkLimits, Memory,
+        Accounting, Batched, BatchedOptions, Embedded, MarkLimits, Memory,
         embedded::{
             EmbeddedOptions,
             disk::{Directory, Disk, DiskFile},
@@ -60,7 +60,9 @@ fn batched(inner: Arc<dyn DomainTallies>, shutdown: &Shutdown) -> Batched {
         max_wait: Duration::from_secs(60),
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    Batched::start(inner, options, &clock, shutdown, &Registry::new()).unwrap()
+    let registry = Registry::new();
+    let accounting = Accounting::register(&registry).unwrap();
+    Batched::start(inner, options, &clock, shutdown, &accounting, &registry).unwrap()
 }
 
 /// Panics whenever it is to count something for `panic.example`.

@@ -197,8 +197,9 @@ pub(crate) async fn bulk(events: EventsBody, state: Data<State>) -> Answer {
         match recorded {
             Err(error @ RecordError::Store(_)) => return Err(error.into()),
             Err(refusal) => {
-                given.refused();
-                return Err(refusal.into());
+                let problem = Problem::from(refusal);
+                given.refused(problem.store_asked());
+                return Err(problem);
             }
             Ok(receipt) => receipt,
         }

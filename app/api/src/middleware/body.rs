@@ -36,6 +36,13 @@ pub(crate) struct Body {
 #[derive(Clone, Default)]
 pub(crate) struct Bodies(Arc<AtomicUsize>);
 
+impl Bodies {
+    /// How much they take now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A part of it, given back when dropped.
 #[derive(Default)]
 pub(crate) struct Held {

@@ -7,11 +7,11 @@ use std::{
 
 use actix_web::http::{Method, StatusCode};
 use foundation::telemetry::{Metrics, metrics::DURATION_SECONDS};
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntGauge};
 
 use super::{
     RequestId,
-    events::{BulkEvents, EventCounters},
+    events::{BulkEvents, EventCounters, EventMetrics},
 };
 use crate::{
     limits::{HotRoutes, RequestLog},
@@ -27,7 +27,7 @@ const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct HttpMetrics {
     duration: HistogramVec,
     active: IntGauge,
-    events: IntCounterVec,
+    events: EventMetrics,
 }
 
 impl HttpMetrics {
@@ -52,22 +52,12 @@ impl HttpMetrics {
             "http_server_active_requests",
             "Requests that are being answered.",
         )?;
-        let events = IntCounterVec::new(
-            Opts::new(
-                "catchall_events_total",
-                "Events sent: counted, duplicate (counted before, under the same key), spooled (202: \
-                 to be counted later), refused (4xx; only those sent one by one), or failed (5xx, or \
-                 the client left), which may have been counted.",
-            ),
-            &["kind", "outcome"],
-        )?;
         metrics.register(duration.clone())?;
         metrics.register(active.clone())?;
-        metrics.register(events.clone())?;
         Ok(Self {
             duration,
             active,
-            events,
+            events: EventMetrics::register(metrics)?,
         })
     }
 }
@@ -100,6 +90,8 @@ pub(super) struct Observation<'a> {
     started: Instant,
     /// Until it is answered, when the request is an event.
     event: Option<&'a EventCounters>,
+    /// Its content is read, and the store is asked at once.
+    admitted: bool,
 }
 
 impl Observer {
@@ -119,11 +111,16 @@ impl Observer {
 
     pub(super) fn begin(&self, method: &Method) -> Observation<'_> {
         self.metrics.active.inc();
+        let event = self.events.as_ref().filter(|_| method == Method::PUT);
+        if let Some(event) = event {
+            event.received.inc();
+        }
         Observation {
             observer: self,
             method: bounded(method),
             started: Instant::now(),
-            event: self.events.as_ref().filter(|_| method == Method::PUT),
+            event,
+            admitted: false,
         }
     }
 
@@ -177,6 +174,12 @@ impl Observation<'_> {
         self.started
     }
 
+    /// Its content is read. A handler of an event waits for nothing but the store, which it has asked
+    /// by the time it waits.
+    pub(super) fn admitted(&mut self) {
+        self.admitted = true;
+    }
+
     /// The request is answered. A failure is logged here and nowhere else, with all its causes.
     pub(super) fn end(
         mut self,
@@ -188,6 +191,9 @@ impl Observation<'_> {
         let elapsed = self.started.elapsed();
         self.observer.observe(self.method, status, elapsed);
         if let Some(event) = self.event.take() {
+            if problem.is_some_and(|problem| !problem.store_asked()) {
+                event.rejected.inc();
+            }
             match status {
                 StatusCode::ACCEPTED => event.spooled.inc(),
                 status if status.is_success() && replayed => event.duplicate.inc(),
@@ -249,6 +255,9 @@ impl Drop for Observation<'_> {
         // First, so that whoever sees that it is over sees how it ended.
         if let Some(event) = self.event {
             event.failed.inc();
+            if !self.admitted {
+                event.rejected.inc();
+            }
         }
         self.observer.metrics.active.dec();
     }
@@ -273,6 +282,8 @@ fn bounded(method: &Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
+
+    use prometheus::IntCounter;
 
     use super::*;
     use crate::routes::{DELIVERED, UNMATCHED};
@@ -334,7 +345,12 @@ mod tests {
         let observer = observer(DELIVERED, HotRoutes::Off);
         drop(observer.begin(&Method::PUT));
         drop(observer.begin(&Method::GET));
-        assert_eq!(observer.events.as_ref().unwrap().failed.get(), 1);
+        let mut admitted = observer.begin(&Method::PUT);
+        admitted.admitted();
+        drop(admitted);
+        let events = observer.events.as_ref().unwrap();
+        let told = [&events.received, &events.failed, &events.rejected].map(IntCounter::get);
+        assert_eq!(told, [2, 2, 1], "received, failed, rejected");
         assert_eq!(observer.metrics.active.get(), 0);
     }
 }

@@ -7,6 +7,8 @@
 //! | `bulk` | the largest bodies count whole on every store |
 //! | `restarts` | a restart loses nothing, not even a reader's place in a list |
 //! | `keys` | what is sent again under its key counts once |
+//! | `ledger` | what came in is accounted for, whatever befalls it |
+//! | `measured` | metrics stand in the docs, and are as many for a million domains as for one |
 //! | `kills` | what was acknowledged outlives `kill -9` |
 //! | `clock` | a clock behind the newest record is told |
 //! | `drain` | what was acknowledged outlives SIGTERM, which is obeyed |
@@ -37,7 +39,9 @@ mod drain;
 mod first_steps;
 mod keys;
 mod kills;
+mod ledger;
 mod many_connections;
+mod measured;
 mod overload;
 mod postgres_faults;
 mod redis_faults;

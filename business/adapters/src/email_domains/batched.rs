@@ -32,8 +32,8 @@ use foundation::{
     telemetry::metrics::GROUP_SIZE,
 };
 use prometheus::{
-    Histogram, IntGauge, Registry, register_histogram_with_registry,
-    register_int_gauge_vec_with_registry,
+    Counter, Histogram, IntGauge, Registry, register_counter_vec_with_registry,
+    register_histogram_with_registry, register_int_gauge_vec_with_registry,
 };
 use smallvec::SmallVec;
 use tokio::sync::{
@@ -45,8 +45,9 @@ use tokio::sync::{
 use self::{
     answers::Ticket,
     committer::{Committer, Incoming},
-    oldest::{Oldest, now_ms},
+    oldest::{Oldest, OldestWait, now_ms},
 };
+use super::{Accounting, accounting::events_of};
 
 /// How requests wait.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +72,7 @@ pub struct Batched {
     max_wait_ms: u64,
     /// Whose turn it is among the lanes.
     turn: AtomicUsize,
+    accounting: Accounting,
     close: watch::Sender<bool>,
     workers: Vec<Worker>,
 }
@@ -92,6 +94,7 @@ struct Lane {
 /// A caller's members, and where the answer goes.
 struct Waiting {
     members: SmallVec<[Arc<Member>; 1]>,
+    events: u64,
     ticket: Ticket,
     /// When it came, by [`now_ms`].
     queued_ms: u64,
@@ -100,6 +103,7 @@ struct Waiting {
 /// What a committer counts.
 struct Metrics {
     depth: IntGauge,
+    busy_seconds: Counter,
     group_requests: Histogram,
     group_changes: Histogram,
 }
@@ -115,6 +119,7 @@ impl Batched {
         options: BatchedOptions,
         clock: &Arc<dyn Clock>,
         shutdown: &Shutdown,
+        accounting: &Accounting,
         registry: &Registry,
     ) -> io::Result<Self> {
         let metrics = Metrics::register(registry, &options).map_err(io::Error::other)?;
@@ -134,6 +139,7 @@ impl Batched {
                 clock: Arc::clone(clock),
                 incoming: Incoming::new(waiting, closing.clone()),
                 oldest: Arc::clone(&oldest),
+                accounting: accounting.clone(),
                 metrics,
             };
             workers.push(spawn_worker(COMMITTER, shutdown, move |heart| {
@@ -145,11 +151,16 @@ impl Batched {
                 depth,
             });
         }
+        let oldest = lanes.iter().map(|lane: &Lane| Arc::clone(&lane.oldest));
+        registry
+            .register(Box::new(OldestWait::new(oldest).map_err(io::Error::other)?))
+            .map_err(io::Error::other)?;
         Ok(Self {
             inner,
             lanes: lanes.into(),
             max_wait_ms: u64::try_from(options.max_wait.as_millis()).unwrap_or(u64::MAX),
             turn: AtomicUsize::new(0),
+            accounting: accounting.clone(),
             close,
             workers,
         })
@@ -184,24 +195,30 @@ impl Batched {
 #[async_trait]
 impl DomainTallies for Batched {
     async fn record(&self, group: &Group) -> Result<Recorded, PortError> {
-        let error = |kind| PortError::new(kind, "queue");
+        let events = events_of(group);
+        let refused = |kind, step| {
+            self.accounting.refused(events, kind);
+            PortError::new(kind, step)
+        };
         let lane = self
             .lane(group)
-            .ok_or_else(|| error(ErrorKind::Unexpected))?;
+            .ok_or_else(|| refused(ErrorKind::Unexpected, "queue"))?;
         let queued_ms = now_ms();
         let waited_ms = lane.oldest.waited_ms(queued_ms);
         if waited_ms > self.max_wait_ms && !planted_bug("wait-without-bound") {
-            return Err(PortError::new(ErrorKind::Overloaded, "wait"));
+            return Err(refused(ErrorKind::Overloaded, "wait"));
         }
-        let place = lane.sender.try_reserve().map_err(|refused| match refused {
-            TrySendError::Full(()) => error(ErrorKind::Overloaded),
-            TrySendError::Closed(()) => error(ErrorKind::Unavailable),
+        let place = lane.sender.try_reserve().map_err(|full| match full {
+            TrySendError::Full(()) => refused(ErrorKind::Overloaded, "queue"),
+            TrySendError::Closed(()) => refused(ErrorKind::Unavailable, "queue"),
         })?;
         let (ticket, answered) = answers::ticket();
         lane.depth.inc();
+        self.accounting.queued(events);
         lane.oldest.queue(queued_ms);
         place.send(Waiting {
             members: group.members.clone(),
+            events,
             ticket,
             queued_ms,
         });
@@ -244,6 +261,12 @@ impl Metrics {
             &["committer"],
             registry
         )?;
+        let busy = register_counter_vec_with_registry!(
+            "catchall_committer_busy_seconds_total",
+            "How long a committer was busy recording groups.",
+            &["committer"],
+            registry
+        )?;
         let group_requests = register_histogram_with_registry!(
             "catchall_group_requests",
             "Requests that shared one group.",
@@ -262,6 +285,7 @@ impl Metrics {
             capacity.set(options.queue_capacity.get().into());
             Self {
                 depth: depth.with_label_values(&[&label]),
+                busy_seconds: busy.with_label_values(&[&label]),
                 group_requests: group_requests.clone(),
                 group_changes: group_changes.clone(),
             }

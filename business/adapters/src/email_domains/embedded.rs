@@ -226,7 +226,7 @@ impl Embedded {
         keeper::remove_before(&*disk, first, 0)
             .map_err(AppendError::into_io)
             .map_err(OpenError::io(".", "remove old files"))?;
-        let metrics = Metrics::register(registry)?;
+        let metrics = Metrics::register(registry, options.min_free_bytes)?;
         let space = Space::new(options.min_free_bytes, metrics.free_bytes());
         space.check(&*disk, true).map_err(OpenError::Full)?;
         self_test::write_and_read(&*disk)?;

@@ -144,7 +144,7 @@ impl Shadowed {
         contained: Shutdown,
         registry: &Registry,
     ) -> Result<Self, ShadowError> {
-        let metrics = Metrics::register(registry)?;
+        let metrics = Metrics::register(registry, options.queue_capacity.get())?;
         let began = clock.now();
         // Groups carry whole seconds: those formed from the next one on are not of an earlier life. And
         // what a killed server had under way in a database is through by then.

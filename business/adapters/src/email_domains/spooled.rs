@@ -45,7 +45,10 @@ use prometheus::Registry;
 use tokio::{sync::watch, time::timeout};
 
 use self::{metrics::Metrics, spool::Spool};
-use super::embedded::{OpenError, disk::Disk, journal::AppendError};
+use super::{
+    Accounting,
+    embedded::{OpenError, disk::Disk, journal::AppendError},
+};
 
 /// How much may wait, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -147,11 +150,14 @@ impl Spooled {
         options: SpooledOptions,
         clock: Arc<dyn Clock>,
         shutdown: &Shutdown,
+        accounting: &Accounting,
         registry: &Registry,
     ) -> Result<Self, SpoolError> {
         let Probe { store, memory, .. } = inner.probe().await?;
-        let metrics = Metrics::register(registry).map_err(OpenError::from)?;
+        let metrics =
+            Metrics::register(registry, accounting, options.max_bytes).map_err(OpenError::from)?;
         let spool = Spool::open(Arc::clone(&disk), store)?;
+        metrics.opened(&spool);
         let mode = if spool.is_empty() {
             Mode::Direct
         } else {
@@ -257,7 +263,7 @@ impl Shared {
             let error = PortError::caused_by(kind, "spool", self.stop_if_unknown(error));
             return Err(NotSpooled::Failed(error));
         }
-        self.metrics.spooled(group, &outcomes);
+        self.metrics.spooled(&waiting);
         self.sized(&spool);
         self.enter(Mode::Spooling);
         Ok(Recorded {
@@ -292,7 +298,7 @@ impl Shared {
         let oldest = spool.oldest();
         let stored = oldest.map_or(NOTHING, |oldest| oldest.get().into());
         self.oldest.store(stored, Ordering::Release);
-        self.metrics.sized(spool.bytes(), oldest);
+        self.metrics.sized(spool);
     }
 
     /// After a failed sync nobody knows what is durable: the process has to stop and open the spool

@@ -3,9 +3,8 @@ use std::{sync::Arc, time::Instant};
 use async_trait::async_trait;
 use business::{
     email_domains::{
-        model::{DomainName, Group, Outcome, Tally},
+        model::{DomainName, Group, Tally},
         ports::{DomainTallies, Freshness, Page, PageRequest, Probe, Recorded, Totals},
-        verdict::Verdict,
     },
     kernel::{ErrorKind, PortError},
 };
@@ -16,8 +15,10 @@ use prometheus::{
 };
 use tracing::Instrument;
 
-/// Shows what a store does: a span and a duration a call, its errors by kind, the outcomes of
-/// members and the changes of verdicts.
+use super::Accounting;
+
+/// Shows what a store does: a span and a duration a call, its errors by kind, and accounts for the
+/// events it is given.
 pub struct Traced {
     inner: Arc<dyn DomainTallies>,
     store: &'static str,
@@ -26,8 +27,7 @@ pub struct Traced {
     page: Operation,
     totals: Operation,
     probe: Operation,
-    members: [(Outcome, IntCounter); 5],
-    verdict_changes: [(Verdict, IntCounter); 3],
+    accounting: Accounting,
 }
 
 /// What is counted of one operation, its labels looked up beforehand.
@@ -44,6 +44,7 @@ impl Traced {
     pub fn new(
         inner: Arc<dyn DomainTallies>,
         store: &'static str,
+        accounting: &Accounting,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
         let seconds = register_histogram_vec_with_registry!(
@@ -57,18 +58,6 @@ impl Traced {
             "catchall_store_errors_total",
             "Failed operations of the store, by operation and kind.",
             &["store", "operation", "kind"],
-            registry
-        )?;
-        let members = register_int_counter_vec_with_registry!(
-            "catchall_members_total",
-            "What became of the members of groups.",
-            &["outcome"],
-            registry
-        )?;
-        let changes = register_int_counter_vec_with_registry!(
-            "catchall_verdict_changes_total",
-            "Domains whose verdict changed, by the new one.",
-            &["to"],
             registry
         )?;
         let operation = |name| Operation {
@@ -88,24 +77,7 @@ impl Traced {
             page: operation("page"),
             totals: operation("totals"),
             probe: operation("probe"),
-            members: [
-                (Outcome::Counted, members.with_label_values(&["counted"])),
-                (
-                    Outcome::Duplicate,
-                    members.with_label_values(&["duplicate"]),
-                ),
-                (Outcome::Mismatch, members.with_label_values(&["mismatch"])),
-                (Outcome::Expired, members.with_label_values(&["expired"])),
-                (Outcome::Spooled, members.with_label_values(&["spooled"])),
-            ],
-            verdict_changes: [
-                (Verdict::CatchAll, changes.with_label_values(&["catch_all"])),
-                (
-                    Verdict::NotCatchAll,
-                    changes.with_label_values(&["not_catch_all"]),
-                ),
-                (Verdict::Unknown, changes.with_label_values(&["unknown"])),
-            ],
+            accounting: accounting.clone(),
         })
     }
 }
@@ -131,25 +103,10 @@ impl DomainTallies for Traced {
             store = self.store,
             members = group.members.len(),
         );
+        let recording = self.accounting.recording(group);
         let result = self.inner.record(group).instrument(span).await;
-        let recorded = self.record.finished(started, result)?;
-        for (outcome, counter) in &self.members {
-            let count = recorded
-                .outcomes
-                .iter()
-                .filter(|found| *found == outcome)
-                .count();
-            if count > 0 {
-                counter.inc_by(count as u64);
-            }
-        }
-        for change in &recorded.verdict_changes {
-            if let Some((_, counter)) = self.verdict_changes.iter().find(|(to, _)| *to == change.to)
-            {
-                counter.inc();
-            }
-        }
-        Ok(recorded)
+        recording.ended(&result);
+        self.record.finished(started, result)
     }
 
     async fn get(

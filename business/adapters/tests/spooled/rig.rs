@@ -10,7 +10,7 @@ use std::{
 };
 
 use adapters::email_domains::{
-    Guarded, GuardedOptions, MarkLimits, Memory, SpoolError, Spooled, SpooledOptions,
+    Accounting, Guarded, GuardedOptions, MarkLimits, Memory, SpoolError, Spooled, SpooledOptions,
     embedded::disk::Directory,
 };
 use async_trait::async_trait;
@@ -188,12 +188,14 @@ pub(crate) async fn open_with(
         read_within: Duration::from_millis(200),
     };
     let guarded = Arc::new(Guarded::new(store.clone(), within, &registry).unwrap());
+    let accounting = Accounting::register(&registry).unwrap();
     Spooled::open(
         guarded,
         disk,
         options,
         Arc::new(Stopped),
         &shutdown,
+        &accounting,
         &registry,
     )
     .await

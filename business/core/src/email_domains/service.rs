@@ -251,10 +251,18 @@ impl EmailDomains {
     /// The store's own.
     pub async fn summary(&self) -> Result<Summary, ReadError> {
         Ok(Summary {
-            totals: self.tallies.totals().await?,
+            totals: self.totals().await?,
             keys_from: self.keys_from().await?,
             as_of: self.clock.now(),
         })
+    }
+
+    /// The sums alone.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn totals(&self) -> Result<Totals, PortError> {
+        self.tallies.totals().await
     }
 
     /// Whatever counted from this moment on is remembered by its key.

@@ -1,4 +1,9 @@
-use std::{collections::HashMap, sync::Arc, thread, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use business::{
     email_domains::{
@@ -16,6 +21,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{Metrics, Waiting, answers::answer_all, oldest::Oldest};
+use crate::email_domains::Accounting;
 
 /// A group is closed when it has this many changes, so that one write stays bounded however many
 /// large requests wait. The request that reaches the bound still goes in: it is never split.
@@ -30,7 +36,21 @@ pub(super) struct Committer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) incoming: Incoming,
     pub(super) oldest: Arc<Oldest>,
+    pub(super) accounting: Accounting,
     pub(super) metrics: Metrics,
+}
+
+/// Events that a life of a committer has taken from the queue. However it ends, they are in flight no
+/// more.
+struct Taken<'a> {
+    accounting: &'a Accounting,
+    events: u64,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.accounting.dequeued(self.events);
+    }
 }
 
 /// What waits for a committer. A life that is stuck while it records does not hold it, so that the
@@ -148,6 +168,11 @@ impl Committer {
                 .flat_map(|request| request.members.iter().cloned())
                 .collect(),
         };
+        let taken = Taken {
+            accounting: &self.accounting,
+            events: waiting.iter().map(|request| request.events).sum(),
+        };
+        let began = Instant::now();
         let mut recording = self.inner.record(&group);
         let recorded = loop {
             // Who waits for an answer lives; how long for is not for here. Who is blocked does not
@@ -158,6 +183,10 @@ impl Committer {
             }
         };
         drop(recording);
+        self.metrics
+            .busy_seconds
+            .inc_by(began.elapsed().as_secs_f64());
+        drop(taken);
         answer(waiting, recorded);
     }
 }

@@ -1,5 +1,13 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
+use prometheus::{
+    Gauge, GaugeVec, Opts,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Milliseconds of a clock that never goes back, a few of them late. It is read for every request,
@@ -41,6 +49,46 @@ impl Oldest {
     /// The committer took all, save the one that came at this moment and what stands behind it.
     pub(super) fn settle(&self, left_ms: Option<u64>) {
         self.0.store(left_ms.unwrap_or(NOBODY), Ordering::Relaxed);
+    }
+}
+
+/// How long the oldest requests wait, as of the moment somebody asks: also when their committer is
+/// stuck.
+pub(super) struct OldestWait {
+    seconds: GaugeVec,
+    queues: Vec<(Arc<Oldest>, Gauge)>,
+}
+
+impl OldestWait {
+    /// In the queues of all committers, in their order.
+    pub(super) fn new(queues: impl Iterator<Item = Arc<Oldest>>) -> prometheus::Result<Self> {
+        let seconds = GaugeVec::new(
+            Opts::new(
+                "catchall_queue_oldest_seconds",
+                "How long the oldest request has waited for a committer to take it.",
+            ),
+            &["committer"],
+        )?;
+        let queues = queues.enumerate().map(|(number, oldest)| {
+            let gauge = seconds.with_label_values(&[&number.to_string()]);
+            (oldest, gauge)
+        });
+        let queues = queues.collect();
+        Ok(Self { seconds, queues })
+    }
+}
+
+impl Collector for OldestWait {
+    fn desc(&self) -> Vec<&Desc> {
+        self.seconds.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let now_ms = now_ms();
+        for (oldest, gauge) in &self.queues {
+            gauge.set(oldest.waited_ms(now_ms) as f64 / 1_000.0);
+        }
+        self.seconds.collect()
     }
 }
 

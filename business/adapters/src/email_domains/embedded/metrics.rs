@@ -19,7 +19,13 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
+    pub(super) fn register(registry: &Registry, min_free_bytes: u64) -> prometheus::Result<Self> {
+        let min_free = register_int_gauge_with_registry!(
+            "catchall_disk_min_free_bytes",
+            "With less room left on the disk of the store nothing is recorded.",
+            registry
+        )?;
+        min_free.set(i64::try_from(min_free_bytes).unwrap_or(i64::MAX));
         Ok(Self {
             appended_bytes: register_int_counter_with_registry!(
                 "catchall_journal_appended_bytes_total",

@@ -12,7 +12,13 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
+    pub(super) fn register(registry: &Registry, queue_capacity: u32) -> prometheus::Result<Self> {
+        let capacity = register_int_gauge_with_registry!(
+            "catchall_shadow_queue_capacity",
+            "Events that may wait for the shadow; with more, it is out of step.",
+            registry
+        )?;
+        capacity.set(queue_capacity.into());
         Ok(Self {
             compared: register_int_counter_with_registry!(
                 "catchall_shadow_compared_total",

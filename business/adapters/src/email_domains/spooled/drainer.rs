@@ -35,6 +35,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{Mode, Shared, spool, spool::Sealed};
+use crate::email_domains::accounting::{Settled, events_of};
 
 /// As in the groups that are formed of requests. With another number, groups that an older version
 /// sent would come again as others.
@@ -175,16 +176,18 @@ impl Drainer {
         for groups in by_writer(together(groups)) {
             let drainer = self.clone();
             writers.spawn(async move {
+                let mut settled = Settled::default();
                 for group in groups {
-                    drainer.settle(&group).await?;
+                    drainer.settle(&group, &mut settled).await?;
                     kill_point("drained");
                 }
-                Ok(())
+                Ok(settled)
             });
         }
+        let mut all = Settled::default();
         while let Some(settled) = writers.join_next().await {
             match settled {
-                Ok(settled) => settled?,
+                Ok(settled) => all.merge(&settled?),
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => resume_unwind(panic),
                     Err(_) => return Err(Closed),
@@ -197,12 +200,14 @@ impl Drainer {
             // It is settled again, to no effect.
             return Ok(Err(error));
         }
+        // Not before: what is settled again would be told again.
+        self.shared.metrics.drained(&all);
         self.shared.sized(&spool);
         Ok(Ok(()))
     }
 
-    /// Sends a group to the store until the store says what became of it.
-    async fn settle(&self, group: &Group) -> Result<(), Closed> {
+    /// Sends a group to the store until the store says what became of it, and adds that to `settled`.
+    async fn settle(&self, group: &Group, settled: &mut Settled) -> Result<(), Closed> {
         let mut pause = FIRST_PAUSE;
         loop {
             if *self.closing.borrow() {
@@ -218,7 +223,12 @@ impl Drainer {
             }
             match self.record(&group).await? {
                 Ok(recorded) => {
-                    let refused = self.shared.metrics.drained(&group, &recorded.outcomes);
+                    let metrics = &self.shared.metrics;
+                    metrics.verdicts_changed(&recorded.verdict_changes);
+                    let mut told = Settled::default();
+                    told.add(&group, &recorded.outcomes);
+                    settled.merge(&told);
+                    let refused = told.refused();
                     if refused > 0 {
                         tracing::error!(
                             events = refused,
@@ -229,7 +239,10 @@ impl Drainer {
                     return Ok(());
                 }
                 // The store has it, and a later one of its writer.
-                Err(error) if error.kind() == ErrorKind::Outdated => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Outdated => {
+                    settled.outdated += events_of(&group);
+                    return Ok(());
+                }
                 Err(error) if error.kind().retry() == Retry::Never => {
                     let id = group.id;
                     tracing::error!(%error, ?id, "the store refuses what waits in the spool");

@@ -1,10 +1,13 @@
-use business::{
-    email_domains::model::{Group, Outcome, Outcomes},
-    kernel::UnixSeconds,
-};
+use business::email_domains::{model::Group, verdict::VerdictChange};
 use prometheus::{
-    IntCounter, IntGauge, Registry, register_int_counter_vec_with_registry,
+    IntCounter, IntCounterVec, IntGauge, Registry, register_int_counter_vec_with_registry,
     register_int_counter_with_registry, register_int_gauge_with_registry,
+};
+
+use super::spool::Spool;
+use crate::email_domains::{
+    Accounting,
+    accounting::{Settled, events_of},
 };
 
 /// What is shown of a spool.
@@ -12,24 +15,31 @@ pub(super) struct Metrics {
     bytes: IntGauge,
     oldest: IntGauge,
     spooled: IntCounter,
-    drained: [(Outcome, IntCounter); 4],
+    drained: IntCounterVec,
+    accounting: Accounting,
 }
 
 impl Metrics {
-    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
+    pub(super) fn register(
+        registry: &Registry,
+        accounting: &Accounting,
+        max_bytes: u64,
+    ) -> prometheus::Result<Self> {
         let drained = register_int_counter_vec_with_registry!(
             "catchall_spool_drained_events_total",
-            "Events from the spool that were settled, by what became of them.",
+            "Events that have left the spool, by what became of them; a segment at a time.",
             &["outcome"],
             registry
         )?;
-        let drained = [
-            (Outcome::Counted, "counted"),
-            (Outcome::Duplicate, "duplicate"),
-            (Outcome::Mismatch, "mismatch"),
-            (Outcome::Expired, "expired"),
-        ]
-        .map(|(outcome, label)| (outcome, drained.with_label_values(&[label])));
+        for (label, _) in Settled::default().by_label() {
+            drained.with_label_values(&[label]);
+        }
+        let limit = register_int_gauge_with_registry!(
+            "catchall_spool_limit_bytes",
+            "What may wait for the store; with more, events are refused.",
+            registry
+        )?;
+        limit.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
         Ok(Self {
             bytes: register_int_gauge_with_registry!(
                 "catchall_spool_bytes",
@@ -47,42 +57,40 @@ impl Metrics {
                 registry
             )?,
             drained,
+            accounting: accounting.clone(),
         })
     }
 }
 
 impl Metrics {
-    pub(super) fn sized(&self, bytes: u64, oldest: Option<UnixSeconds>) {
-        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.oldest.set(oldest.unwrap_or_default().get().into());
+    pub(super) fn sized(&self, spool: &Spool) {
+        self.bytes
+            .set(i64::try_from(spool.bytes()).unwrap_or(i64::MAX));
+        let oldest = spool.oldest().unwrap_or_default();
+        self.oldest.set(oldest.get().into());
+        self.accounting.waiting(spool.events());
     }
 
-    pub(super) fn spooled(&self, group: &Group, outcomes: &Outcomes) {
-        self.spooled
-            .inc_by(events(group, outcomes, Outcome::Spooled));
+    /// The spool is open, and holds what an earlier life left.
+    pub(super) fn opened(&self, spool: &Spool) {
+        self.accounting.recovered(spool.events());
     }
 
-    /// Says how many events will never count, though they were acknowledged: their keys had been
-    /// used before for something else, or are too old.
-    pub(super) fn drained(&self, group: &Group, outcomes: &Outcomes) -> u64 {
-        let mut refused = 0;
-        for (outcome, counter) in &self.drained {
-            let events = events(group, outcomes, *outcome);
-            counter.inc_by(events);
-            if matches!(outcome, Outcome::Mismatch | Outcome::Expired) {
-                refused += events;
-            }
+    /// A group waits.
+    pub(super) fn spooled(&self, group: &Group) {
+        self.spooled.inc_by(events_of(group));
+    }
+
+    /// A segment is settled and gone.
+    pub(super) fn drained(&self, settled: &Settled) {
+        for (label, events) in settled.by_label() {
+            self.drained.with_label_values(&[label]).inc_by(events);
         }
-        refused
+        self.accounting.settled(settled);
     }
-}
 
-/// How many events of the group have this outcome.
-fn events(group: &Group, outcomes: &Outcomes, outcome: Outcome) -> u64 {
-    let members = group.members.iter().zip(outcomes);
-    members
-        .filter(|(_, found)| **found == outcome)
-        .map(|(member, _)| member.changes.sums())
-        .map(|(delivered, bounced)| delivered + bounced)
-        .sum()
+    /// Verdicts have changed for what waited.
+    pub(super) fn verdicts_changed(&self, changes: &[VerdictChange]) {
+        self.accounting.verdicts_changed(changes);
+    }
 }

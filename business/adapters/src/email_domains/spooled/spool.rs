@@ -4,7 +4,7 @@
 
 use std::{
     any::Any,
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     io::{self, Read},
     sync::Arc,
 };
@@ -18,12 +18,15 @@ use business::{
 };
 
 use super::entry;
-use crate::email_domains::embedded::{
-    OpenError,
-    disk::Disk,
-    format::{FileKind, HEADER_LENGTH, Header},
-    journal::{self, AppendError, Segment},
-    record::{framed, put_framed},
+use crate::email_domains::{
+    accounting::events_of,
+    embedded::{
+        OpenError,
+        disk::Disk,
+        format::{FileKind, HEADER_LENGTH, Header},
+        journal::{self, AppendError, Segment},
+        record::{framed, put_framed},
+    },
 };
 
 /// A segment that has reached this length is sealed. One is read whole when it is drained, and takes
@@ -40,6 +43,8 @@ pub(super) struct Spool {
     segment: Option<Segment>,
     /// When the first group of the segment was formed; nothing as long as it is empty.
     began: Option<UnixSeconds>,
+    /// How many events are in the segment.
+    events: u64,
     /// The oldest first.
     sealed: VecDeque<Sealed>,
     /// The number of the last record.
@@ -57,6 +62,7 @@ pub(super) struct Sealed {
     /// The length of its header and records.
     length: u64,
     began: UnixSeconds,
+    events: u64,
 }
 
 impl Spool {
@@ -81,7 +87,8 @@ impl Spool {
             ));
         }
         let numbers = journal::list(&disk, FileKind::Spool)?;
-        let mut began = HashMap::new();
+        // When the first group of each segment was formed, and how many events are in it.
+        let mut found: Vec<(u64, UnixSeconds, u64)> = Vec::new();
         let replayed = journal::replay(
             &disk,
             (FileKind::Spool, store),
@@ -91,15 +98,24 @@ impl Spool {
             |sequence, payload| {
                 let group = entry::group(payload)?;
                 if numbers.binary_search(&(sequence - 1)).is_ok() {
-                    began.insert(sequence - 1, group.formed_at);
+                    found.push((sequence - 1, group.formed_at, 0));
+                }
+                if let Some((.., events)) = found.last_mut() {
+                    *events += events_of(&group);
                 }
                 Some(())
             },
         )?;
-        let sealed = replayed.segments.iter().map(|&(number, length)| Sealed {
-            number,
-            length,
-            began: began.get(&number).copied().unwrap_or_default(),
+        let sealed = replayed.segments.iter().map(|&(number, length)| {
+            let found = found.iter().find(|(found, ..)| *found == number);
+            let (began, events) =
+                found.map_or_else(Default::default, |&(_, began, events)| (began, events));
+            Sealed {
+                number,
+                length,
+                began,
+                events,
+            }
         });
         let sealed = sealed.collect();
         let segment = match replayed.empty {
@@ -116,6 +132,7 @@ impl Spool {
             store,
             segment: Some(segment),
             began: None,
+            events: 0,
             sealed,
             sequence: replayed.sequence,
             buffer: Vec::new(),
@@ -149,6 +166,7 @@ impl Spool {
         segment.append(&self.buffer)?;
         self.sequence += 1;
         self.began.get_or_insert(group.formed_at);
+        self.events += events_of(group);
         Ok(())
     }
 
@@ -169,9 +187,11 @@ impl Spool {
                 number: full.number,
                 length: full.length(),
                 began,
+                events: self.events,
             });
         }
         self.began = None;
+        self.events = 0;
         Ok(())
     }
 
@@ -204,6 +224,11 @@ impl Spool {
             .front()
             .map(|sealed| sealed.began)
             .or(self.began)
+    }
+
+    /// How many events wait.
+    pub(super) fn events(&self) -> u64 {
+        self.sealed.iter().map(|sealed| sealed.events).sum::<u64>() + self.events
     }
 
     /// How many bytes wait.
