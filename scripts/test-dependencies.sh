@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need when it is missing: PostgreSQL and Redis, which they start as private
-# servers, from Debian's packages; Schemathesis from PyPI, into target/. No server of the system is
+# servers, and Chromium with its driver, from Debian's packages; Schemathesis from PyPI, into target/. No server of the system is
 # started or touched. Says nothing when all is there.
 set -eu
 cd "$(dirname "$0")/.."
@@ -17,6 +17,10 @@ has_postgres() {
 
 has_redis() {
     command -v redis-server >/dev/null
+}
+
+has_browser() {
+    command -v chromedriver >/dev/null && command -v chromium >/dev/null
 }
 
 has_schemathesis() {
@@ -48,13 +52,14 @@ install_schemathesis() {
 packages=
 has_postgres || packages="postgresql"
 has_redis || packages="$packages redis-server"
+has_browser || packages="$packages chromium chromium-driver"
 has_schemathesis || has_venv || packages="$packages python3-venv"
 if [ -z "$packages" ]; then
     install_schemathesis
     exit 0
 fi
 
-needed="PostgreSQL's initdb, postgres and psql, and redis-server on the PATH"
+needed="PostgreSQL's initdb, postgres and psql, redis-server, chromium and chromedriver on the PATH"
 command -v apt-get >/dev/null || fail "this system has no apt-get. Install: $needed"
 
 as_root() {
@@ -92,4 +97,5 @@ as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-r
 
 has_postgres || fail "the package postgresql did not bring initdb, postgres and psql"
 has_redis || fail "the package redis-server did not bring redis-server"
+has_browser || fail "the packages did not bring chromium and chromedriver"
 install_schemathesis

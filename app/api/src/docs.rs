@@ -10,22 +10,15 @@ use actix_web::{
 
 use crate::problem::{Kind, Problem};
 
-/// Leads to the description, as long as there is no page of its own.
-#[utoipa::path(
-    get, path = "/", tag = "description",
-    responses((status = 302, description = "To `/docs/`.", headers(("Location" = String))))
-)]
-pub(crate) async fn root() -> HttpResponse {
-    to_docs()
-}
-
 /// Leads to the page: it needs the slash to find its files.
 #[utoipa::path(
     get, path = "/docs", tag = "description",
     responses((status = 302, description = "To `/docs/`.", headers(("Location" = String))))
 )]
 pub(crate) async fn redirect() -> HttpResponse {
-    to_docs()
+    HttpResponse::Found()
+        .insert_header((header::LOCATION, "/docs/"))
+        .finish()
 }
 
 /// This description, for people.
@@ -45,12 +38,6 @@ pub(crate) async fn page() -> Result<HttpResponse, Problem> {
 )]
 pub(crate) async fn file(request: HttpRequest) -> Result<HttpResponse, Problem> {
     asset(request.match_info().query("file"))
-}
-
-fn to_docs() -> HttpResponse {
-    HttpResponse::Found()
-        .insert_header((header::LOCATION, "/docs/"))
-        .finish()
 }
 
 fn asset(name: &str) -> Result<HttpResponse, Problem> {

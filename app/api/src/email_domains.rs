@@ -2,7 +2,12 @@
 
 pub(crate) mod dto;
 pub(crate) mod handlers;
+mod live;
 mod request;
+mod tail;
+
+pub(crate) use live::Live;
+pub(crate) use tail::{Tail, Told as TailEvent};
 
 #[cfg(feature = "fuzz")]
 pub use request::fuzz;

@@ -10,6 +10,7 @@
 //! | `problem` | how a request fails: RFC 9457 documents |
 //! | [`health`] | alive, ready, metrics |
 //! | `openapi`, `docs` | the description of it all, and the page that shows it |
+//! | `page`, `stream` | the page at `/`, and answers that go on |
 //! | `email_domains` | the context: its requests, answers and handlers |
 //!
 //! A context gets a folder of its own, with the same files: `request` is what is read from a
@@ -34,10 +35,12 @@ pub mod health;
 pub mod limits;
 mod middleware;
 mod openapi;
+mod page;
 mod problem;
 mod routes;
 mod sampled;
 pub mod server;
+mod stream;
 
 pub use health::Readiness;
 pub use limits::{HotRoutes, RequestLog, Settings};

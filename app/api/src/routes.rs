@@ -14,7 +14,7 @@ use crate::{
     email_domains::handlers as email_domains,
     health,
     middleware::{Gate, Shared},
-    openapi,
+    openapi, page,
     problem::{Kind, Problem},
 };
 
@@ -150,6 +150,18 @@ const DOCS_FILE: Route = Route {
     ..Route::get("/docs/{file}")
 };
 const ROOT: Route = Route::get("/");
+const PAGE_FILE: Route = Route {
+    problems: &[Kind::NotFound],
+    ..Route::get("/page/{file}")
+};
+const LIVE: Route = Route {
+    problems: &[Kind::Overloaded],
+    ..Route::get("/v1/stats/live")
+};
+const TAIL: Route = Route {
+    problems: &[Kind::InvalidQuery, Kind::Overloaded],
+    ..Route::get("/v1/events/tail")
+};
 
 /// What no route is served at. Not a template: nothing matches it.
 pub(crate) const UNMATCHED: Route = Route {
@@ -188,7 +200,10 @@ pub(crate) fn table() -> Vec<(Route, Handler)> {
         (DOCS, web::to(docs::redirect)),
         (DOCS_PAGE, web::to(docs::page)),
         (DOCS_FILE, web::to(docs::file)),
-        (ROOT, web::to(docs::root)),
+        (ROOT, web::to(page::page)),
+        (PAGE_FILE, web::to(page::file)),
+        (LIVE, web::to(email_domains::live)),
+        (TAIL, web::to(email_domains::tail)),
     ]
 }
 

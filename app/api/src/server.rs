@@ -28,11 +28,13 @@ use tokio::net::TcpStream;
 
 use crate::{
     connection::{Connection, ConnectionMetrics, Watch},
+    email_domains::{Live, Tail},
     health::Readiness,
     limits::{MAX_WORKERS, Settings},
     middleware::{Bodies, BulkEvents, HttpMetrics, Shared},
     openapi, routes,
     sampled::Sampled,
+    stream::Streams,
 };
 
 /// How long a client has to close a connection that is closed behind an answer.
@@ -59,6 +61,9 @@ pub(crate) struct State {
     pub(crate) readiness: Readiness,
     pub(crate) bulk_events: BulkEvents,
     pub(crate) sampled: Sampled,
+    pub(crate) streams: Streams,
+    pub(crate) live: Live,
+    pub(crate) tail: Arc<Tail>,
     pub(crate) started: Instant,
     /// The API description, as it is sent.
     pub(crate) description: Bytes,
@@ -104,6 +109,9 @@ impl Server {
             readiness: app.readiness,
             bulk_events: shared.metrics.bulk_events(),
             sampled: sampled.map_err(io::Error::other)?,
+            streams: Streams::default(),
+            live: Live::default(),
+            tail: Arc::default(),
             started: Instant::now(),
             description: openapi::rendered()?,
         });

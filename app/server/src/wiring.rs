@@ -142,7 +142,8 @@ pub async fn wire(
         Some(batched) => batched.clone(),
         None => traced,
     };
-    let mut email_domains = EmailDomains::new(Arc::clone(&tallies), policy, clock);
+    let mut email_domains = EmailDomains::new(Arc::clone(&tallies), policy, clock)
+        .with_verdict_changes(Arc::new(accounting));
     if let Some(spooled) = &spooled {
         email_domains = email_domains.with_pending(spooled.clone());
     }

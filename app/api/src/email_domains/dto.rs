@@ -3,6 +3,7 @@
 use business::{
     email_domains::{
         model::DomainName,
+        ports::Totals,
         service::{Receipt, Standing, StandingsPage, Summary},
         verdict::Verdict,
     },
@@ -198,7 +199,7 @@ pub(crate) struct StatsDto {
 
 /// Domains ever seen, by verdict.
 #[derive(Serialize, ToSchema)]
-struct DomainSums {
+pub(crate) struct DomainSums {
     #[schema(example = 10)]
     total: u64,
     #[schema(example = 3)]
@@ -211,11 +212,31 @@ struct DomainSums {
 
 /// Events ever counted, by kind.
 #[derive(Serialize, ToSchema)]
-struct EventSums {
+pub(crate) struct EventSums {
     #[schema(example = 6400)]
     delivered: u64,
     #[schema(example = 12)]
     bounced: u64,
+}
+
+impl From<Totals> for DomainSums {
+    fn from(totals: Totals) -> Self {
+        Self {
+            total: totals.domains,
+            catch_all: totals.catch_all,
+            not_catch_all: totals.not_catch_all,
+            unknown: totals.unknown(),
+        }
+    }
+}
+
+impl From<Totals> for EventSums {
+    fn from(totals: Totals) -> Self {
+        Self {
+            delivered: totals.delivered,
+            bounced: totals.bounced,
+        }
+    }
 }
 
 impl StatsDto {
@@ -225,22 +246,13 @@ impl StatsDto {
         threshold: u64,
         uptime_s: u64,
     ) -> Self {
-        let totals = summary.totals;
         Self {
             version: env!("CARGO_PKG_VERSION"),
             store,
             threshold,
             uptime_s,
-            domains: DomainSums {
-                total: totals.domains,
-                catch_all: totals.catch_all,
-                not_catch_all: totals.not_catch_all,
-                unknown: totals.unknown(),
-            },
-            events: EventSums {
-                delivered: totals.delivered,
-                bounced: totals.bounced,
-            },
+            domains: summary.totals.into(),
+            events: summary.totals.into(),
             keys_from: Moment(summary.keys_from),
             as_of: Moment(summary.as_of),
             behind: false,
@@ -253,7 +265,8 @@ impl StatsDto {
 }
 
 /// A moment as text (RFC 3339), in UTC.
-struct Moment(UnixSeconds);
+#[derive(Clone, Copy)]
+pub(crate) struct Moment(pub(crate) UnixSeconds);
 
 impl Serialize for Moment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

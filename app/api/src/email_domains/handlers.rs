@@ -1,5 +1,7 @@
 //! The use cases.
 
+use std::sync::Arc;
+
 use actix_web::{
     HttpResponse, HttpResponseBuilder,
     http::header::{AGE, HeaderName, HeaderValue},
@@ -15,15 +17,18 @@ use tracing::Instrument;
 
 use super::{
     dto::{DomainDto, DomainPageDto, DomainsDto, ReceiptDto, StatsDto, VerdictDto},
+    live::{self, LiveDto},
     request::{
         CloudEvent, DomainPath, Events, EventsBody, IdempotencyKey, ListQuery, LookupBody, Names,
-        Sent, Wanted,
+        Sent, TailQuery, Wanted,
     },
+    tail::{self, TailOutcome, Told as TailEvent},
 };
 use crate::{
     middleware,
     problem::{Kind, Problem},
     server::State,
+    stream,
 };
 
 type Answer = Result<HttpResponse, Problem>;
@@ -92,7 +97,18 @@ async fn record(
     IdempotencyKey(key): IdempotencyKey,
     state: &State,
 ) -> Answer {
-    let answer = match state.email_domains.record(domain, kind, key).await? {
+    let telling = state.tail.of_event(&domain, kind);
+    let recorded = state.email_domains.record(domain, kind, key).await;
+    if let Some(telling) = telling {
+        let outcome = match &recorded {
+            Ok(Counted::Now) => TailOutcome::Counted,
+            Ok(Counted::Before) => TailOutcome::Duplicate,
+            Ok(Counted::Later) => TailOutcome::Spooled,
+            Err(error) => TailOutcome::from(error),
+        };
+        telling.tell(state.email_domains.now(), outcome);
+    }
+    let answer = match recorded? {
         Counted::Now => HttpResponse::NoContent().finish(),
         Counted::Before => HttpResponse::NoContent().insert_header(replayed()).finish(),
         Counted::Later => HttpResponse::Accepted().finish(),
@@ -170,6 +186,7 @@ pub(crate) async fn bulk(events: EventsBody, state: Data<State>) -> Answer {
         held,
     } = events;
     let given = state.bulk_events.given(sent.sums());
+    let telling = state.tail.of_bulk(&sent);
     let keyed = matches!(sent, Sent::Together(_, Some(_)));
     // There may be none, or all are left out.
     let receipt = if sent.sums() == (0, 0) {
@@ -194,6 +211,13 @@ pub(crate) async fn bulk(events: EventsBody, state: Data<State>) -> Answer {
         let recorded = recording
             .await
             .map_err(|error| Problem::caused_by(Kind::Internal, error.to_string()))?;
+        if let Some(telling) = telling {
+            let outcome = match &recorded {
+                Ok(receipt) => TailOutcome::of(receipt),
+                Err(error) => TailOutcome::from(error),
+            };
+            telling.tell(state.email_domains.now(), outcome);
+        }
         match recorded {
             Err(error @ RecordError::Store(_)) => return Err(error.into()),
             Err(refusal) => {
@@ -338,4 +362,49 @@ pub(crate) async fn stats(state: Data<State>) -> Answer {
     let uptime_s = state.started.elapsed().as_secs();
     let stats = StatsDto::new(&summary, state.store_name, threshold, uptime_s);
     Ok(read(behind_s).json(stats.behind(behind_s.is_some())))
+}
+
+/// The server in numbers, once a second.
+///
+/// A stream of Server-Sent Events named `stats`; the data of each is a `Live`. The numbers are of this
+/// server, the sums of its store.
+#[utoipa::path(
+    get, path = "/v1/stats/live", tag = "domains",
+    responses((
+        status = 200, description = "Until the client leaves or the server stops.",
+        content_type = "text/event-stream", body = LiveDto,
+    ))
+)]
+pub(crate) async fn live(state: Data<State>) -> Answer {
+    let open = state.streams.open()?;
+    Ok(stream::answer(live::watch(state, open)))
+}
+
+/// The events as they are answered.
+///
+/// A stream of Server-Sent Events. The data of an `event` is a `TailEvent`: what one request said of
+/// one domain (of a bulk request, its first 100). Once a second, `skipped` says how many events were
+/// left out, for more came than `per_s`. Who reads too slowly gets a last event, `dropped`, that says
+/// so. Only events that this server answers are shown.
+#[utoipa::path(
+    get, path = "/v1/events/tail", tag = "events",
+    params(
+        (
+            "domain" = Option<String>, Query, nullable = false, example = "example.com",
+            description = "Only those for this domain.",
+        ),
+        (
+            "per_s" = Option<u16>, Query, nullable = false, minimum = 1, maximum = 1000, example = 10,
+            description = "How many a second at most, 100 if not given.",
+        ),
+    ),
+    responses((
+        status = 200, description = "Until the client leaves or the server stops.",
+        content_type = "text/event-stream", body = TailEvent,
+    ))
+)]
+pub(crate) async fn tail(wants: TailQuery, state: Data<State>) -> Answer {
+    let open = state.streams.open()?;
+    let (tail, readiness) = (Arc::clone(&state.tail), state.readiness.clone());
+    Ok(stream::answer(tail::watch(tail, readiness, wants, open)))
 }

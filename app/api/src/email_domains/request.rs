@@ -120,25 +120,67 @@ impl FromRequest for ListQuery {
 }
 
 fn parse_list(query: &str) -> Result<PageRequest, Problem> {
-    let pairs = Query::<Vec<(String, String)>>::from_query(query)
-        .map_err(|_| Problem::new(Kind::InvalidQuery))?
-        .into_inner();
     let mut request = PageRequest {
         verdict: None,
         after: None,
         limit: DEFAULT_LIMIT,
     };
+    parse_pairs(query, |name, value| match name {
+        "verdict" => parse_verdict(value).map(|verdict| request.verdict = Some(verdict)),
+        "cursor" => parse_cursor(value).map(|cursor| request.after = Some(cursor)),
+        "limit" => parse_limit(value).map(|limit| request.limit = limit),
+        _ => Err("unknown parameter"),
+    })?;
+    Ok(request)
+}
+
+/// The query of the tail.
+#[derive(Clone, Debug)]
+pub(crate) struct TailQuery {
+    /// Only this domain.
+    pub(crate) domain: Option<DomainName>,
+    /// How many a second at the most.
+    pub(crate) per_s: NonZeroU16,
+}
+
+impl FromRequest for TailQuery {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(parse_tail(request.query_string()))
+    }
+}
+
+fn parse_tail(query: &str) -> Result<TailQuery, Problem> {
+    let mut wants = TailQuery {
+        domain: None,
+        per_s: DEFAULT_LIMIT,
+    };
+    parse_pairs(query, |name, value| match name {
+        "domain" => DomainName::parse(value)
+            .map(|domain| wants.domain = Some(domain))
+            .map_err(|_| "not a domain name"),
+        "per_s" => parse_limit(value).map(|per_s| wants.per_s = per_s),
+        _ => Err("unknown parameter"),
+    })?;
+    Ok(wants)
+}
+
+/// Gives each parameter of a query, of which none may stand twice, to `take`.
+fn parse_pairs(
+    query: &str,
+    mut take: impl FnMut(&str, &str) -> Result<(), &'static str>,
+) -> Result<(), Problem> {
+    let pairs = Query::<Vec<(String, String)>>::from_query(query)
+        .map_err(|_| Problem::new(Kind::InvalidQuery))?
+        .into_inner();
     let mut errors = Vec::new();
     for (index, (name, value)) in pairs.iter().enumerate() {
         let taken = if pairs.iter().take(index).any(|(earlier, _)| earlier == name) {
             Err("stands twice")
         } else {
-            match name.as_str() {
-                "verdict" => parse_verdict(value).map(|verdict| request.verdict = Some(verdict)),
-                "cursor" => parse_cursor(value).map(|cursor| request.after = Some(cursor)),
-                "limit" => parse_limit(value).map(|limit| request.limit = limit),
-                _ => Err("unknown parameter"),
-            }
+            take(name, value)
         };
         if let Err(reason) = taken {
             errors.push(FieldError::new(name, reason));
@@ -148,7 +190,7 @@ fn parse_list(query: &str) -> Result<PageRequest, Problem> {
         }
     }
     if errors.is_empty() {
-        Ok(request)
+        Ok(())
     } else {
         Err(Problem::with_errors(Kind::InvalidQuery, errors))
     }

@@ -30,6 +30,9 @@ fn whatever_is_sent_every_answer_is_as_described() {
         // A schema cannot say all that a domain name or a compressed body has to be; what is wrong may
         // be sent to be skipped; and a path may be of two routes, one with GET and one with POST.
         .arg("positive_data_acceptance,negative_data_rejection,allow_header_conformance")
+        // These go on until somebody leaves.
+        .args(["--exclude-path", "/v1/stats/live"])
+        .args(["--exclude-path", "/v1/events/tail"])
         .args(["--continue-on-failure", "--no-color"])
         .output()
         .unwrap();

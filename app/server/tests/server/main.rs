@@ -16,6 +16,7 @@
 //! | `two_servers` | two servers on one database are one counter |
 //! | `many_connections` | ten thousand connections, started with room for a thousand |
 //! | `bad_input` | each wrong request gets its own answer and changes nothing |
+//! | `page` | the page at `/` shows in a browser what the server does |
 //! | `postgres_faults` | whatever befalls PostgreSQL, what is sent again counts once |
 //! | `overload` | who comes behind one that waits too long is refused at once |
 //! | `redis_faults` | whatever befalls Redis, no client hears of it |
@@ -43,6 +44,7 @@ mod ledger;
 mod many_connections;
 mod measured;
 mod overload;
+mod page;
 mod postgres_faults;
 mod redis_faults;
 mod restarts;

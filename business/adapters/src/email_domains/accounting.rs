@@ -1,13 +1,14 @@
-use std::iter::zip;
+use std::{collections::VecDeque, iter::zip, sync::Arc};
 
 use business::{
     email_domains::{
         model::{Group, Member, Outcome, Outcomes},
-        ports::Recorded,
+        ports::{Recorded, VerdictChanges},
         verdict::{Verdict, VerdictChange},
     },
-    kernel::{ErrorKind, PortError},
+    kernel::{ErrorKind, PortError, UnixSeconds},
 };
+use parking_lot::Mutex;
 use prometheus::{
     IntCounter, IntGauge, Registry, register_int_counter_vec_with_registry,
     register_int_counter_with_registry, register_int_gauge_with_registry,
@@ -28,6 +29,7 @@ pub struct Accounting {
     waiting: IntGauge,
     recovered: IntCounter,
     verdict_changes: [(Verdict, IntCounter); 3],
+    latest_changes: Arc<Mutex<VecDeque<(UnixSeconds, VerdictChange)>>>,
 }
 
 /// A group that is being recorded. Dropped before that has ended, nobody knows what became of it.
@@ -43,6 +45,9 @@ pub(super) struct Settled {
     /// The store has them from an earlier try.
     pub(super) outdated: u64,
 }
+
+/// How many changes of verdicts are kept to be looked at.
+const LATEST_CHANGES: usize = 20;
 
 /// The outcomes that settle an event, and their labels.
 const SETTLED: [(Outcome, &str); 4] = [
@@ -112,6 +117,7 @@ impl Accounting {
                 (Verdict::Unknown, "unknown"),
             ]
             .map(|(to, label)| (to, verdict_changes.with_label_values(&[label]))),
+            latest_changes: Arc::default(),
         })
     }
 
@@ -165,13 +171,28 @@ impl Accounting {
         self.outdated.inc_by(settled.outdated);
     }
 
-    pub(super) fn verdicts_changed(&self, changes: &[VerdictChange]) {
+    /// A group that was formed then changed verdicts.
+    pub(super) fn verdicts_changed(&self, formed_at: UnixSeconds, changes: &[VerdictChange]) {
+        if changes.is_empty() {
+            return;
+        }
         for change in changes {
             let known = self.verdict_changes.iter().find(|(to, _)| *to == change.to);
             if let Some((_, counter)) = known {
                 counter.inc();
             }
         }
+        let mut latest = self.latest_changes.lock();
+        for change in changes.iter().rev().take(LATEST_CHANGES).rev() {
+            latest.push_front((formed_at, change.clone()));
+        }
+        latest.truncate(LATEST_CHANGES);
+    }
+}
+
+impl VerdictChanges for Accounting {
+    fn latest(&self) -> Vec<(UnixSeconds, VerdictChange)> {
+        self.latest_changes.lock().iter().cloned().collect()
     }
 }
 
@@ -217,7 +238,8 @@ impl Recording<'_> {
                 let mut settled = Settled::default();
                 settled.add(group, &recorded.outcomes);
                 self.accounting.settled(&settled);
-                self.accounting.verdicts_changed(&recorded.verdict_changes);
+                self.accounting
+                    .verdicts_changed(group.formed_at, &recorded.verdict_changes);
             }
             Err(error) => self.accounting.refused(events_of(group), error.kind()),
         }

@@ -83,6 +83,12 @@ pub trait PendingEvents: Send + Sync + 'static {
     fn oldest(&self) -> Option<UnixSeconds>;
 }
 
+/// The latest domains whose verdict changed, as this server recorded it.
+pub trait VerdictChanges: Send + Sync + 'static {
+    /// The newest first, each with the time of its group. Of bounded number: a few dozen.
+    fn latest(&self) -> Vec<(UnixSeconds, VerdictChange)>;
+}
+
 /// What became of a group.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Recorded {

@@ -9,8 +9,10 @@ use super::{
     model::{
         Changes, DomainName, EventKind, Group, Key, MAX_AHEAD_S, Mark, Member, Outcome, Tally,
     },
-    ports::{DomainTallies, Freshness, Page, PageRequest, PendingEvents, Probe, Totals},
-    verdict::{Verdict, VerdictPolicy},
+    ports::{
+        DomainTallies, Freshness, Page, PageRequest, PendingEvents, Probe, Totals, VerdictChanges,
+    },
+    verdict::{Verdict, VerdictChange, VerdictPolicy},
 };
 use crate::kernel::{Clock, ErrorKind, PortError, UnixSeconds};
 
@@ -21,6 +23,7 @@ pub struct EmailDomains {
     policy: VerdictPolicy,
     clock: Arc<dyn Clock>,
     pending: Option<Arc<dyn PendingEvents>>,
+    verdict_changes: Option<Arc<dyn VerdictChanges>>,
 }
 
 /// A domain's tally, and what follows from it.
@@ -107,6 +110,7 @@ impl EmailDomains {
             policy,
             clock,
             pending: None,
+            verdict_changes: None,
         }
     }
 
@@ -114,6 +118,13 @@ impl EmailDomains {
     #[must_use]
     pub fn with_pending(mut self, pending: Arc<dyn PendingEvents>) -> Self {
         self.pending = Some(pending);
+        self
+    }
+
+    /// The same, remembering the latest changes of verdicts.
+    #[must_use]
+    pub fn with_verdict_changes(mut self, changes: Arc<dyn VerdictChanges>) -> Self {
+        self.verdict_changes = Some(changes);
         self
     }
 
@@ -279,6 +290,17 @@ impl EmailDomains {
     pub fn behind_s(&self) -> Option<u32> {
         let oldest = self.pending.as_ref()?.oldest()?;
         Some(self.clock.now().get().saturating_sub(oldest.get()))
+    }
+
+    /// The latest domains whose verdict changed, the newest first, as this server recorded it.
+    pub fn verdict_changes(&self) -> Vec<(UnixSeconds, VerdictChange)> {
+        let changes = self.verdict_changes.as_ref();
+        changes.map_or_else(Vec::new, |changes| changes.latest())
+    }
+
+    /// The time that events are recorded at now.
+    pub fn now(&self) -> UnixSeconds {
+        self.clock.now()
     }
 
     /// Whether the store can serve.

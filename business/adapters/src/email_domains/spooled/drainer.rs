@@ -224,7 +224,7 @@ impl Drainer {
             match self.record(&group).await? {
                 Ok(recorded) => {
                     let metrics = &self.shared.metrics;
-                    metrics.verdicts_changed(&recorded.verdict_changes);
+                    metrics.verdicts_changed(group.formed_at, &recorded.verdict_changes);
                     let mut told = Settled::default();
                     told.add(&group, &recorded.outcomes);
                     settled.merge(&told);

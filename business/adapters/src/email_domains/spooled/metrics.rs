@@ -1,4 +1,7 @@
-use business::email_domains::{model::Group, verdict::VerdictChange};
+use business::{
+    email_domains::{model::Group, verdict::VerdictChange},
+    kernel::UnixSeconds,
+};
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, Registry, register_int_counter_vec_with_registry,
     register_int_counter_with_registry, register_int_gauge_with_registry,
@@ -90,7 +93,7 @@ impl Metrics {
     }
 
     /// Verdicts have changed for what waited.
-    pub(super) fn verdicts_changed(&self, changes: &[VerdictChange]) {
-        self.accounting.verdicts_changed(changes);
+    pub(super) fn verdicts_changed(&self, formed_at: UnixSeconds, changes: &[VerdictChange]) {
+        self.accounting.verdicts_changed(formed_at, changes);
     }
 }

@@ -1,0 +1,91 @@
+//! Server-Sent Events (WHATWG HTML, section 9.2): answers that go on, within bounds.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use actix_web::{
+    HttpResponse,
+    http::header::{CACHE_CONTROL, HeaderName},
+    web::Bytes,
+};
+use futures_util::{Stream, StreamExt};
+use serde::Serialize;
+
+use crate::problem::{Kind, Problem};
+
+/// How many may be open at a time, over all workers.
+const MAX_OPEN: usize = 64;
+
+/// The media type.
+pub(crate) const MEDIA_TYPE: &str = "text/event-stream";
+
+/// Counts the streams of one server. Clones share the count.
+#[derive(Clone, Default)]
+pub(crate) struct Streams(Arc<AtomicUsize>);
+
+/// A stream that is open until this is dropped.
+pub(crate) struct Open(Arc<AtomicUsize>);
+
+impl Streams {
+    /// # Errors
+    /// When too many are open.
+    pub(crate) fn open(&self) -> Result<Open, Problem> {
+        let open = Open(Arc::clone(&self.0));
+        match self.0.fetch_add(1, Ordering::Relaxed) {
+            before if before < MAX_OPEN => Ok(open),
+            _ => Err(Problem::new(Kind::Overloaded)),
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One event of a stream.
+pub(crate) fn event(name: &str, data: &impl Serialize) -> Bytes {
+    // Cannot fail: what is sent has no value that JSON cannot say. JSON has no line break either.
+    let data = serde_json::to_string(data).unwrap_or_default();
+    Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
+}
+
+/// Answers with a stream of events.
+pub(crate) fn answer(events: impl Stream<Item = Bytes> + 'static) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type(MEDIA_TYPE)
+        .insert_header((CACHE_CONTROL, "no-store"))
+        // nginx would hold it back.
+        .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
+        .streaming(events.map(Ok::<_, Infallible>))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_are_open_at_a_time_and_no_more() {
+        let streams = Streams::default();
+        let mut open: Vec<_> = (0..MAX_OPEN).map(|_| streams.open().unwrap()).collect();
+        for _ in 0..2 {
+            assert_eq!(streams.open().err().unwrap().kind(), Kind::Overloaded);
+        }
+        open.pop();
+        assert!(streams.open().is_ok());
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_data() {
+        assert_eq!(
+            event("said", &"two\nlines"),
+            "event: said\ndata: \"two\\nlines\"\n\n"
+        );
+    }
+}
