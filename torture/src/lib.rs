@@ -8,6 +8,7 @@
 //! | [`power_loss`] | thousands of power cuts in memory |
 //! | [`fleet`] | clients who write down what they did and were told |
 //! | [`history`], [`checker`] | what they wrote down, and what must hold of it |
+//! | [`ledger`] | whether a server's metrics account for every event |
 //! | [`journal`] | a second opinion on what a data folder holds |
 //! | [`setup`], [`server`], [`http`] | a server as a process, and a client that does as it is told |
 //! | [`small_disk`], [`proxy`] | a disk that can be filled, a network that can be cut |
@@ -21,6 +22,7 @@ pub mod fleet;
 pub mod history;
 pub mod http;
 pub mod journal;
+pub mod ledger;
 pub mod planted;
 pub mod power_loss;
 pub mod proxy;

@@ -30,6 +30,7 @@ use crate::{
     checker::{Violation, stale_reads, wrong_counts},
     fleet::{Fleet, Told},
     history::{Fate, History, Kind, Member, Tallies},
+    ledger::Ledger,
     server::Server,
     setup::Setup,
 };
@@ -257,6 +258,11 @@ impl Findings {
                 let told = format!("{} in {sums}, {sum} in all domains", kind.as_str());
                 self.violations.push(Violation::Sums(told));
             }
+        }
+        let ledger = Ledger::at_rest(server).await?;
+        let imbalances = ledger.imbalances()?;
+        if imbalances != [0; 3] {
+            self.broken(format!("the ledger is off by {imbalances:?}: {ledger:?}"));
         }
         Ok(counted)
     }

@@ -9,6 +9,7 @@
 //! | `middleware` | what happens to every request: its id, limits, panics, metrics, log line |
 //! | `problem` | how a request fails: RFC 9457 documents |
 //! | [`health`] | alive, ready, metrics |
+//! | `sampled` | the metrics that are read when somebody asks for them |
 //! | `openapi`, `docs` | the description of it all, and the page that shows it |
 //! | `page`, `stream` | the page at `/`, and answers that go on |
 //! | `email_domains` | the context: its requests, answers and handlers |

@@ -193,6 +193,40 @@ async fn a_client_that_hangs_up_is_counted_as_failed() {
     assert_eq!(server.metric(failed), Some(1.0));
 }
 
+/// Connections and bodies, beside how many and how much there may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_is_shown_beside_its_bound() {
+    let server = Running::start().await;
+    let line = "{\"domain\":\"silent.example\",\"type\":\"delivered\"}\n";
+    let length = line.len();
+    let mut busy = server.connect().await;
+    let head = "POST /v1/events HTTP/1.1\r\nHost: test\r\nContent-Type: application/x-ndjson";
+    busy.send(&format!("{head}\r\nContent-Length: {length}\r\n\r\n{line}"))
+        .await;
+    let received = "catchall_events_received_total{kind=\"delivered\"}";
+    until("it is being recorded", || {
+        server.metric(received) == Some(1.0)
+    })
+    .await;
+    let shown = server.ask("GET", "/metrics").await;
+    for line in [
+        "catchall_http_connections 2",
+        "catchall_http_connections_limit 1000",
+        "catchall_http_bodies_limit_bytes 16777216",
+    ] {
+        let line = format!("\n{line}\n");
+        assert!(shown.text().contains(&line), "{line}: {}", shown.text());
+    }
+    // A body has a buffer of this at least.
+    let held = server.metric("catchall_http_bodies_bytes").unwrap();
+    assert!((16_384.0..65_536.0).contains(&held), "{held}");
+    busy.reset();
+    let open = || server.metric("catchall_http_connections");
+    until("no connection is open", || open() == Some(0.0)).await;
+    let lag = || server.metric("catchall_http_worker_lag_seconds_count");
+    until("workers have told their lag", || lag() > Some(0.0)).await;
+}
+
 #[test]
 fn settings_are_checked() {
     settings(&json!({}));

@@ -160,6 +160,13 @@ fn a_run_is_shown_as_it_goes() {
     ] {
         assert!(shown.contains(&format!("\n{line}\n")), "{line}: {shown}");
     }
+    let docs = include_str!("../../../docs/operations.md");
+    let types = shown
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE create_events_"));
+    for name in types.map(|typed| typed.split(' ').next().unwrap()) {
+        assert!(docs.contains(&format!("`create_events_{name}`")), "{name}");
+    }
     assert!(get(&address, "/").starts_with("HTTP/1.1 404"));
     run.kill().unwrap();
     run.wait().unwrap();

@@ -1,105 +1,29 @@
 //! What comes in is accounted for. At every quiet moment what was received is rejected, settled by the
 //! store or waits in the spool, and nothing is missing or there twice.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use foundation::testing::Postgres;
 use serde_json::json;
 use tokio::task::JoinSet;
+use torture::ledger::Ledger;
 use uuid::{Timestamp, Uuid};
 
 use crate::support::{Connection, Job, Kind, Load, Server, Setup, names, until};
 
-/// The series of one server, summed by name and by outcome.
-struct Ledger {
-    names: BTreeMap<String, i64>,
-    outcomes: BTreeMap<String, i64>,
-}
-
-const SETTLED: &str = "catchall_store_events_total";
-
-impl Ledger {
-    async fn of(server: &Server) -> Self {
-        let mut ledger = Self {
-            names: BTreeMap::new(),
-            outcomes: BTreeMap::new(),
-        };
-        for line in server.metrics().await.lines() {
-            let Some((series, value)) = line.rsplit_once(' ') else {
-                continue;
-            };
-            // What has fractions is no count of events.
-            let Ok(value) = value.parse::<i64>() else {
-                continue;
-            };
-            let name = series.split('{').next().unwrap();
-            *ledger.names.entry(name.to_owned()).or_default() += value;
-            if name == SETTLED {
-                let outcome = series.split('"').nth(1).unwrap();
-                ledger.outcomes.insert(outcome.to_owned(), value);
-            }
-        }
-        ledger
-    }
-
-    fn sum(&self, name: &str) -> i64 {
-        *self
-            .names
-            .get(name)
-            .unwrap_or_else(|| panic!("no {name} in {:#?}", self.names))
-    }
-
-    /// As the rule for Prometheus has it.
-    fn imbalance(&self) -> i64 {
-        self.sum("catchall_events_received_total")
-            + self.sum("catchall_spool_recovered_events_total")
-            - self.sum("catchall_events_rejected_total")
-            - self.sum(SETTLED)
-            - self.sum("catchall_events_in_flight")
-            - self.sum("catchall_spool_events")
-    }
-
-    /// What the spool got, and what has become of that.
-    fn imbalance_of_spool(&self) -> i64 {
-        self.sum("catchall_spooled_events_total")
-            + self.sum("catchall_spool_recovered_events_total")
-            - self.sum("catchall_spool_drained_events_total")
-            - self.sum("catchall_spool_events")
-    }
-
-    #[track_caller]
-    fn has(&self, outcomes: &[&str]) {
-        for outcome in outcomes {
-            assert!(
-                self.outcomes[*outcome] > 0,
-                "{outcome}: {:?}",
-                self.outcomes
-            );
-        }
-    }
-}
-
 /// Waits until nothing moves, and gives the ledger, which balances.
-pub(crate) async fn balanced(server: &Server) -> Balanced {
-    until("nothing moves", async || {
-        let ledger = Ledger::of(server).await;
-        // The one that asks is being answered.
-        ledger.sum("http_server_active_requests") == 1
-            && ledger.sum("catchall_events_in_flight") == 0
-    })
-    .await;
-    let ledger = Ledger::of(server).await;
-    assert_eq!(ledger.imbalance(), 0, "{:#?}", ledger.names);
-    let told = ledger.sum("catchall_events_total");
-    assert_eq!(ledger.sum("catchall_events_received_total"), told);
-    if ledger.names.contains_key("catchall_spooled_events_total") {
-        assert_eq!(ledger.imbalance_of_spool(), 0, "{:#?}", ledger.names);
-    }
-    Balanced(ledger)
+pub(crate) async fn balanced(server: &Server) -> Ledger {
+    let ledger = Ledger::at_rest(server).await.unwrap();
+    assert_eq!(ledger.imbalances().unwrap(), [0; 3], "{ledger:#?}");
+    ledger
 }
 
-/// A ledger that balances.
-pub(crate) struct Balanced(Ledger);
+#[track_caller]
+fn has(ledger: &Ledger, outcomes: &[&str]) {
+    for outcome in outcomes {
+        assert!(ledger.settled(outcome) > 0, "{outcome}: {ledger:#?}");
+    }
+}
 
 async fn answered(connection: &mut Connection, head: &str, content: &str) -> u16 {
     let length = content.len();
@@ -196,11 +120,11 @@ async fn every_store_accounts_for_all_that_was_sent() {
         let server = setup.set("keys.window_s", 600).start();
         balanced(&server).await;
         send_in_all_ways(&server).await;
-        let Balanced(ledger) = balanced(&server).await;
-        ledger.has(&["counted", "duplicate", "mismatch", "expired"]);
-        assert_eq!(ledger.outcomes["failed"] + ledger.outcomes["unknown"], 0);
+        let ledger = balanced(&server).await;
+        has(&ledger, &["counted", "duplicate", "mismatch", "expired"]);
+        assert_eq!(ledger.settled("failed") + ledger.settled("unknown"), 0);
         // A key from the future, one that is none, a name that is none, content; and a line.
-        assert_eq!(ledger.sum("catchall_events_rejected_total"), 5);
+        assert_eq!(ledger.sum("catchall_events_rejected_total").unwrap(), 5);
         leave(&server).await;
         balanced(&server).await;
         server.stop();
@@ -232,8 +156,8 @@ async fn a_full_queue_and_clients_that_leave_are_accounted_for() {
         });
     }
     clients.join_all().await;
-    let Balanced(ledger) = balanced(&server).await;
-    ledger.has(&["counted", "overloaded"]);
+    let ledger = balanced(&server).await;
+    has(&ledger, &["counted", "overloaded"]);
     server.stop();
 }
 
@@ -270,9 +194,9 @@ async fn a_spool_and_its_drain_are_accounted_for() {
             assert_eq!(answered(&mut connection, &keyed(domain), "").await, 202);
         }
     }
-    let Balanced(ledger) = balanced(&server).await;
-    assert!(ledger.sum("catchall_spool_events") >= 6);
-    let waiting = ledger.sum("catchall_spool_events");
+    let ledger = balanced(&server).await;
+    assert!(ledger.sum("catchall_spool_events").unwrap() >= 6);
+    let waiting = ledger.sum("catchall_spool_events").unwrap();
     server.kill();
 
     let started = Arc::clone(&postgres);
@@ -287,9 +211,15 @@ async fn a_spool_and_its_drain_are_accounted_for() {
     .await;
     load.finish().await;
     send_in_all_ways(&server).await;
-    let Balanced(ledger) = balanced(&server).await;
-    assert_eq!(ledger.sum("catchall_spool_recovered_events_total"), waiting);
-    assert_eq!(ledger.sum("catchall_spool_drained_events_total"), waiting);
-    ledger.has(&["counted", "duplicate", "mismatch"]);
+    let ledger = balanced(&server).await;
+    assert_eq!(
+        ledger.sum("catchall_spool_recovered_events_total").unwrap(),
+        waiting
+    );
+    assert_eq!(
+        ledger.sum("catchall_spool_drained_events_total").unwrap(),
+        waiting
+    );
+    has(&ledger, &["counted", "duplicate", "mismatch"]);
     server.stop();
 }

@@ -7,9 +7,9 @@
 //! | `bulk` | the largest bodies count whole on every store |
 //! | `restarts` | a restart loses nothing, not even a reader's place in a list |
 //! | `keys` | what is sent again under its key counts once |
+//! | `kills` | what was acknowledged outlives `kill -9` |
 //! | `ledger` | what came in is accounted for, whatever befalls it |
 //! | `measured` | metrics stand in the docs, and are as many for a million domains as for one |
-//! | `kills` | what was acknowledged outlives `kill -9` |
 //! | `clock` | a clock behind the newest record is told |
 //! | `drain` | what was acknowledged outlives SIGTERM, which is obeyed |
 //! | `disk_full` | a disk that is nearly full takes no event, and loses none |

@@ -180,15 +180,25 @@ pub(crate) async fn open_with(
     folder: &TempDir,
     options: SpooledOptions,
 ) -> Result<Spooled, SpoolError> {
+    open_shown(store, folder, options, &Registry::new()).await
+}
+
+/// The same, and shows its metrics in this registry.
+pub(crate) async fn open_shown(
+    store: &Arc<Store>,
+    folder: &TempDir,
+    options: SpooledOptions,
+    registry: &Registry,
+) -> Result<Spooled, SpoolError> {
     let disk = Arc::new(Directory::new(folder.path()).unwrap());
-    let (shutdown, registry) = (Shutdown::new(), Registry::new());
+    let shutdown = Shutdown::new();
     // It gives up on a store that is frozen, and makes no other difference.
     let within = GuardedOptions {
         record_within: Duration::from_millis(200),
         read_within: Duration::from_millis(200),
     };
-    let guarded = Arc::new(Guarded::new(store.clone(), within, &registry).unwrap());
-    let accounting = Accounting::register(&registry).unwrap();
+    let guarded = Arc::new(Guarded::new(store.clone(), within, registry).unwrap());
+    let accounting = Accounting::register(registry).unwrap();
     Spooled::open(
         guarded,
         disk,
@@ -196,7 +206,7 @@ pub(crate) async fn open_with(
         Arc::new(Stopped),
         &shutdown,
         &accounting,
-        &registry,
+        registry,
     )
     .await
 }
