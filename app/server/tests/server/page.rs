@@ -20,7 +20,13 @@ struct Browser {
 }
 
 impl Browser {
+    /// One with a desktop's window.
     async fn start() -> Self {
+        Self::with(json!({ "args": [] })).await
+    }
+
+    /// With more `goog:chromeOptions`.
+    async fn with(mut options: Value) -> Self {
         let mut driver = Command::new("sh")
             .args(["-c", GUARDED])
             .stdin(Stdio::piped())
@@ -36,19 +42,18 @@ impl Browser {
                 port.trim_end_matches('.').parse().ok()
             })
             .expect("chromedriver tells its port: see scripts/test-dependencies.sh");
-        let arguments = [
-            "--headless=new",
+        let arguments = options["args"].as_array_mut().unwrap();
+        arguments.extend([
+            json!("--headless=new"),
             // It has no use for one here, and as root it would not start.
-            "--no-sandbox",
-            "--disable-dev-shm-usage",
-            "--window-size=1280,900",
-        ];
-        let options = json!({ "goog:chromeOptions": { "args": arguments } });
-        let Value::Object(options) = options else {
-            unreachable!()
-        };
+            json!("--no-sandbox"),
+            json!("--disable-dev-shm-usage"),
+            json!("--hide-scrollbars"),
+            json!("--window-size=1280,900"),
+        ]);
+        let capabilities = [("goog:chromeOptions".to_owned(), options)];
         let client = ClientBuilder::new(HttpConnector::new())
-            .capabilities(options)
+            .capabilities(capabilities.into_iter().collect())
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .unwrap();
@@ -182,4 +187,70 @@ async fn the_page_shows_what_the_server_does() {
     browser
         .until("#answer .error", |text| text.contains("does not answer"))
         .await;
+}
+
+/// `make screenshots`: the page under load, for the docs.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it draws, and proves nothing"]
+async fn pictures_of_the_page() {
+    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/pictures");
+    let folder = tempfile::tempdir().unwrap();
+    let server = Setup::embedded(folder.path()).start();
+    let address = server.address();
+    let load = (0..24).map(|seed| {
+        tokio::spawn(async move {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut connection = torture::http::Connection::open(address).await.unwrap();
+            loop {
+                // Some domains get much more than others.
+                let domain = format!("mail{}.example", 400 / rng.u32(1..400));
+                let kind = match rng.u32(..3_000) {
+                    0 => Kind::Bounced,
+                    _ => Kind::Delivered,
+                };
+                connection.put(&domain, kind).await.unwrap();
+            }
+        })
+    });
+    let load: Vec<tokio::task::JoinHandle<()>> = load.collect();
+    let phone = json!({
+        "args": [],
+        "mobileEmulation": { "deviceMetrics": { "width": 390, "height": 1_700, "pixelRatio": 1 } },
+    });
+    for (name, options) in [
+        ("page", json!({ "args": [] })),
+        (
+            "page-dark",
+            json!({ "args": ["--blink-settings=preferredColorScheme=0"] }),
+        ),
+        ("page-phone", phone),
+    ] {
+        let browser = Browser::with(options).await;
+        let page = format!("http://{address}/");
+        browser.client.goto(&page).await.unwrap();
+        let began = Instant::now();
+        let points = "return document.querySelector('#rate-line .stroke').getAttribute('d')?.split('L').length";
+        while browser
+            .client
+            .execute(points, Vec::new())
+            .await
+            .unwrap()
+            .as_u64()
+            < Some(50)
+        {
+            assert!(began.elapsed() < 2 * DEADLINE, "no line");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        browser.look_up("mail2.example").await;
+        browser
+            .until("#answer", |text| text.contains("delivered"))
+            .await;
+        browser.click("#tail-switch").await;
+        browser
+            .until("#tail", |text| text.lines().count() > 60)
+            .await;
+        let picture = browser.client.screenshot().await.unwrap();
+        std::fs::write(format!("{FOLDER}/{name}.png"), picture).unwrap();
+    }
+    load.iter().for_each(tokio::task::JoinHandle::abort);
 }
