@@ -1,7 +1,10 @@
 """What every panel and every dashboard of catchall has, over grafana-foundation-sdk.
 
-In queries, $S stands for the matchers of the chosen servers and $R for the range of a rate.
+In queries, $S stands for the matchers of the chosen servers, $G for that of the chosen generators, and
+$R for the range of a rate.
 """
+
+import string
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.models import common as commons
@@ -9,10 +12,15 @@ from grafana_foundation_sdk.models import dashboard as models
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 SCOPE = 'job=~"$job", instance=~"$instance"'
+GENERATOR = 'instance=~"$generator"'
+
+REQUESTS = "http_server_request_duration_seconds"
+CPU = "rate(process_cpu_seconds_total{$S}[$R])"
 
 
 def filled(query):
-    return query.replace("$S", SCOPE).replace("$R", "$__rate_interval")
+    query = query.replace("$S", SCOPE).replace("$G", GENERATOR)
+    return query.replace("$R", "$__rate_interval")
 
 
 def _panel(builder, title, help_text, unit, queries, thresholds):
@@ -22,7 +30,7 @@ def _panel(builder, title, help_text, unit, queries, thresholds):
     builder.thresholds(
         dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
     )
-    for ref, (legend, query) in zip("ABCDEFGH", queries.items(), strict=False):
+    for ref, (legend, query) in zip(string.ascii_uppercase, queries.items(), strict=False):
         builder.with_target(
             prometheus.Dataquery()
             .ref_id(ref)
@@ -75,7 +83,7 @@ def quantiles(metric, matchers):
     """The median and two high quantiles of a histogram, for `lines`."""
     return {
         f"p{percent}": f"histogram_quantile({percent / 100}, "
-        f"sum by (le) (rate({metric}_bucket{{$S{matchers}}}[$R])))"
+        f"sum by (le) (rate({metric}_bucket{{{matchers}}}[$R])))"
         for percent in (50, 95, 99)
     }
 
@@ -94,11 +102,8 @@ def _variable(name, label, query):
     )
 
 
-def board(uid, title, help_text, rows, info="catchall_build_info"):
-    """A dashboard: rows by their titles, each with its panels from left to right.
-
-    `info` is the metric whose jobs and instances can be chosen.
-    """
+def board(uid, title, help_text, rows, generators=False):
+    """A dashboard: rows by their titles, each with its panels from left to right."""
     builder = (
         dashboard.Dashboard(title)
         .uid(uid)
@@ -112,9 +117,11 @@ def board(uid, title, help_text, rows, info="catchall_build_info"):
         .with_variable(
             dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
         )
-        .with_variable(_variable("job", "Job", f"label_values({info}, job)"))
+        .with_variable(_variable("job", "Job", "label_values(catchall_build_info, job)"))
         .with_variable(
-            _variable("instance", "Server", f'label_values({info}{{job=~"$job"}}, instance)')
+            _variable(
+                "instance", "Server", 'label_values(catchall_build_info{job=~"$job"}, instance)'
+            )
         )
         .link(
             dashboard.DashboardLink("catchall")
@@ -125,6 +132,9 @@ def board(uid, title, help_text, rows, info="catchall_build_info"):
             .keep_time(True)
         )
     )
+    if generators:
+        query = "label_values(create_events_target_rate, instance)"
+        builder.with_variable(_variable("generator", "Generator", query))
     for row, panels in rows.items():
         builder.with_row(dashboard.Row(row))
         for panel in panels:
