@@ -8,7 +8,7 @@ URL ?= http://127.0.0.1:7000
 PLANTED := --features torture/planted-bugs --bin torture-planted --test telemetry
 
 .DEFAULT_GOAL := help
-.PHONY: help start build createEvents test check fmt migrate torture bench bench-quick bench-functions fuzz profile up down
+.PHONY: help start build createEvents test check fmt migrate torture bench bench-quick bench-functions fuzz profile dashboards screenshots up down
 
 help: ## Explain the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-zA-Z]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ build: ## Build the server and the load generator.
 createEvents: build ## Send 10,000 events to the server and check every count. ARGS="--events 1000000" changes it.
 	$(RELEASE)/create-events --url $(URL) --verify $(ARGS)
 
-test: ## Run all tests, and the faults in brief. Installs PostgreSQL, Redis and Schemathesis if they are missing; starts private ones.
+test: ## Run all tests, and the faults in brief. Installs what they need (PostgreSQL, Redis, Prometheus, Chromium, Schemathesis) if it is missing; starts private servers.
 	sh scripts/test-dependencies.sh
 	$(CARGO) test --workspace --locked
 	$(CARGO) build --workspace --locked $(PLANTED)
@@ -65,6 +65,15 @@ fuzz: ## Try any bytes on the parsers, a minute each. Needs a nightly compiler a
 
 profile: ## Show where the server's CPU goes. Needs perf. ARGS="--events 3000000 --bulk 1000 --connections 4"
 	sh scripts/profile.sh $(or $(ARGS),--events 200000 --domains 10000 --connections 64)
+
+dashboards: ## Make deploy/grafana/dashboards from dashboards.py.
+	sh scripts/test-dependencies.sh
+	target/grafana-foundation-sdk/bin/python -B deploy/grafana/dashboards.py
+
+screenshots: ## Draw the dashboards over a load with an outage, and the page at /, into docs/pictures.
+	sh scripts/test-dependencies.sh
+	$(CARGO) build --workspace --locked
+	$(CARGO) test --workspace --locked --test deploy --test server -- --ignored pictures
 
 up: ## Start server, PostgreSQL, Redis, Prometheus and Grafana with docker compose.
 	docker compose up --build --detach

@@ -1,12 +1,16 @@
 #!/bin/sh
-# Installs what the tests need when it is missing: PostgreSQL and Redis, which they start as private
-# servers, and Chromium with its driver, from Debian's packages; Schemathesis from PyPI, into target/. No server of the system is
-# started or touched. Says nothing when all is there.
+# Installs what the tests need when it is missing: PostgreSQL, Redis and Prometheus, which they start as
+# private servers, and Chromium with its driver, from Debian's packages; Schemathesis and
+# grafana-foundation-sdk from PyPI, into target/. No server of the system is started or touched. Says
+# nothing when all is there.
 set -eu
 cd "$(dirname "$0")/.."
 
 schemathesis=target/schemathesis
 schemathesis_version=4.32.5
+grafana_sdk=target/grafana-foundation-sdk
+# The newest whose dashboards Grafana 12 reads as they are; the part before ! is when it was made.
+grafana_sdk_version='1769699379!11.6.0'
 
 has_postgres() {
     for folder in /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null || true)"; do
@@ -19,8 +23,16 @@ has_redis() {
     command -v redis-server >/dev/null
 }
 
+has_prometheus() {
+    command -v prometheus >/dev/null && command -v promtool >/dev/null
+}
+
 has_browser() {
-    command -v chromedriver >/dev/null && command -v chromium >/dev/null
+    command -v chromium >/dev/null && command -v chromedriver >/dev/null
+}
+
+has_grafana_sdk() {
+    grep -qxF "$grafana_sdk_version" "$grafana_sdk/version" 2>/dev/null
 }
 
 has_schemathesis() {
@@ -49,17 +61,32 @@ install_schemathesis() {
         fail "cannot install Schemathesis: it needs Python 3.10 or newer, and PyPI"
 }
 
+install_grafana_sdk() {
+    has_grafana_sdk && return
+    echo "test-dependencies: installing grafana-foundation-sdk $grafana_sdk_version" >&2
+    rm -rf "$grafana_sdk"
+    mkdir -p target
+    python3 -m venv "$grafana_sdk" &&
+        "$grafana_sdk/bin/pip" install --quiet --disable-pip-version-check \
+            "grafana-foundation-sdk==$grafana_sdk_version" ||
+        fail "cannot install grafana-foundation-sdk: it needs Python 3.11 or newer, and PyPI"
+    echo "$grafana_sdk_version" >"$grafana_sdk/version"
+}
+
 packages=
 has_postgres || packages="postgresql"
 has_redis || packages="$packages redis-server"
-has_browser || packages="$packages chromium chromium-driver"
 has_schemathesis || has_venv || packages="$packages python3-venv"
+has_grafana_sdk || has_venv || packages="$packages python3-venv"
+has_prometheus || packages="$packages prometheus"
+has_browser || packages="$packages chromium chromium-driver fonts-dejavu-core"
 if [ -z "$packages" ]; then
     install_schemathesis
+    install_grafana_sdk
     exit 0
 fi
 
-needed="PostgreSQL's initdb, postgres and psql, redis-server, chromium and chromedriver on the PATH"
+needed="PostgreSQL's initdb, postgres and psql; redis-server, prometheus, promtool, chromium and chromedriver on the PATH"
 command -v apt-get >/dev/null || fail "this system has no apt-get. Install: $needed"
 
 as_root() {
@@ -68,7 +95,7 @@ as_root() {
 [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null ||
     fail "run as root, or install the packages yourself:" $packages
 
-# Without these two, the packages would set up a database cluster and start both servers.
+# Without these two, the packages would set up a database cluster and start all servers.
 cluster_settings=/etc/postgresql-common/createcluster.conf
 policy=/usr/sbin/policy-rc.d
 own_policy=
@@ -97,5 +124,7 @@ as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-r
 
 has_postgres || fail "the package postgresql did not bring initdb, postgres and psql"
 has_redis || fail "the package redis-server did not bring redis-server"
-has_browser || fail "the packages did not bring chromium and chromedriver"
+has_prometheus || fail "the package prometheus did not bring prometheus and promtool"
+has_browser || fail "the packages chromium and chromium-driver did not bring chromium and chromedriver"
 install_schemathesis
+install_grafana_sdk

@@ -1,23 +1,24 @@
 //! The files with which catchall is deployed fit each other, the settings and the metrics that a
-//! server really has. No container is started.
+//! server really has. No container is started, but a Prometheus is.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::print_stderr,
-    reason = "a test fails by panicking, and shows the log of its server"
+    reason = "a test fails by panicking"
 )]
 
 #[path = "deploy/compose.rs"]
 mod compose;
-#[path = "deploy/dashboard.rs"]
-mod dashboard;
-#[path = "deploy/exposition.rs"]
-mod exposition;
+#[path = "deploy/dashboards.rs"]
+mod dashboards;
 #[path = "deploy/image.rs"]
 mod image;
-#[path = "deploy/running.rs"]
-mod running;
+#[path = "deploy/queries.rs"]
+mod queries;
+#[path = "deploy/rules.rs"]
+mod rules;
+#[path = "deploy/watched.rs"]
+mod watched;
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Private PostgreSQL and Redis servers for tests, on free ports of 127.0.0.1, each with its own
+//! Private PostgreSQL, Redis and Prometheus servers for tests, on free ports of 127.0.0.1, each with its own
 //! temporary folder. A server that already runs on the machine is never touched.
 //!
 //! A test may stop, kill, freeze and restart its [`Server`]. The servers and their folders are
@@ -15,7 +15,7 @@
 //!
 //! | file | what it knows |
 //! | --- | --- |
-//! | `postgres`, `redis` | how that server is set up, started and found ready |
+//! | `postgres`, `redis`, `prometheus` | how that server is set up, started and found ready |
 //! | `server` | a server's folder, port and guardian |
 //! | `process` | signals, and the processes below a process |
 //! | `account`, `ports`, `programs` | the user to run as, free ports, where the programs are |
@@ -30,9 +30,11 @@ mod ports;
 mod postgres;
 mod process;
 mod programs;
+mod prometheus;
 mod redis;
 mod server;
 
 pub use postgres::Postgres;
+pub use prometheus::Prometheus;
 pub use redis::Redis;
 pub use server::Server;

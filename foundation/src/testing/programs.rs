@@ -23,10 +23,19 @@ pub(super) fn postgres_folder() -> PathBuf {
 
 /// The path of `redis-server`.
 pub(super) fn redis_server() -> PathBuf {
+    on_the_path("redis-server", "redis-server")
+}
+
+/// The path of `prometheus`.
+pub(super) fn prometheus() -> PathBuf {
+    on_the_path("prometheus", "prometheus")
+}
+
+fn on_the_path(program: &str, package: &str) -> PathBuf {
     path_folders()
-        .map(|folder| folder.join("redis-server"))
+        .map(|folder| folder.join(program))
         .find(|program| program.is_file())
-        .unwrap_or_else(|| missing("redis-server", "redis-server"))
+        .unwrap_or_else(|| missing(program, package))
 }
 
 /// A command in the environment that every run shares, whatever the user's is.

@@ -20,7 +20,7 @@ use super::ports::free_port;
 use super::process::{self, PATIENCE, within};
 use super::programs::command;
 
-/// The signal on which both servers cut their connections and end in an orderly way.
+/// The signal on which all of them cut their connections and end in an orderly way.
 const ORDERLY: Signal = Signal::INT;
 
 /// The file in the folder with the server's process id, there while it may run.
@@ -256,7 +256,8 @@ impl Server {
         }
         self.clean_up(&mut child);
         let log = self.log();
-        Err(if log.contains("Address already in use") {
+        // Programs differ in the first letter.
+        Err(if log.contains("ddress already in use") {
             StartFailure::PortTaken
         } else {
             StartFailure::Other(format!("{server:?} did not come up:\n{log}"))

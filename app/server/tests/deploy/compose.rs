@@ -126,10 +126,13 @@ fn prometheus_scrapes_the_server() {
         texts(&job.unwrap()["static_configs"][0]["targets"]),
         [format!("catchall:{}", image::exposed_port())]
     );
+    let rules = config["rule_files"][0].as_str().unwrap();
+    let rules = mounted(prometheus, &format!("/etc/prometheus/{rules}"));
+    assert!(rules.parent().unwrap().is_dir());
 }
 
 #[test]
-fn grafana_finds_prometheus_and_the_dashboard() {
+fn grafana_finds_prometheus_and_the_dashboards() {
     let compose = compose();
     let grafana = &compose["services"]["grafana"];
     let provisioned = |kind: &str, file: &str| {
@@ -151,7 +154,7 @@ fn grafana_finds_prometheus_and_the_dashboard() {
     assert!(home.starts_with(folder));
     assert_eq!(
         mounted(grafana, home),
-        path("./deploy/grafana/dashboards").join("catchall.json")
+        path("./deploy/grafana/dashboards").join("catchall-overview.json")
     );
     assert!(mounted(grafana, home).is_file());
 }
