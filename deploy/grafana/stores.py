@@ -178,8 +178,7 @@ def stores():
                 ),
                 lines(
                     "Snapshots",
-                    "How many were written in an hour, and how long they took on average. Events are counted "
-                    "meanwhile.",
+                    "How long those of the last hour took on average. Events are counted meanwhile.",
                     "s",
                     {
                         "{{instance}} mean": "increase(catchall_snapshot_seconds_sum{$S}[1h]) "

@@ -17,7 +17,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use foundation::testing::{Postgres, Redis};
+use foundation::testing::{Postgres, Prometheus, Redis};
 
 /// How long silence must last to be called silence.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -44,6 +44,20 @@ fn refuses(port: u16) -> bool {
 
 /// The question that begins a PostgreSQL connection (SSLRequest); the answer is `N`.
 const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
+
+#[test]
+fn prometheus_answers_and_comes_back() {
+    let prometheus = Prometheus::start("global: { scrape_interval: 1s }");
+    let is_ready = || {
+        let question = b"GET /-/ready HTTP/1.0\r\n\r\n";
+        ask(prometheus.port(), question, PATIENCE) == Some(b'H')
+    };
+    assert!(is_ready());
+    prometheus.kill();
+    assert!(refuses(prometheus.port()));
+    prometheus.start_again();
+    assert!(is_ready());
+}
 
 #[test]
 fn postgres_keeps_its_data_over_a_stop_and_a_kill() {
