@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 schemathesis=target/schemathesis
 schemathesis_version=4.32.5
 grafana_sdk=target/grafana-foundation-sdk
-# The newest whose dashboards Grafana 12 reads as they are; the part before ! is when it was made.
+# It writes the dashboards of Grafana 11.6; the part before ! is when it was made.
 grafana_sdk_version='1769699379!11.6.0'
 
 has_postgres() {
