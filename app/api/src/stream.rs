@@ -10,7 +10,10 @@ use std::{
 
 use actix_web::{
     HttpResponse,
-    http::header::{CACHE_CONTROL, HeaderName},
+    http::{
+        Method,
+        header::{CACHE_CONTROL, HeaderName},
+    },
     web::Bytes,
 };
 use futures_util::{Stream, StreamExt};
@@ -56,14 +59,19 @@ pub(crate) fn event(name: &str, data: &impl Serialize) -> Bytes {
     Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
 }
 
-/// Answers with a stream of events.
-pub(crate) fn answer(events: impl Stream<Item = Bytes> + 'static) -> HttpResponse {
-    HttpResponse::Ok()
+/// Answers with a stream of events; a HEAD without it.
+pub(crate) fn answer(method: &Method, events: impl Stream<Item = Bytes> + 'static) -> HttpResponse {
+    let mut answer = HttpResponse::Ok();
+    answer
         .content_type(MEDIA_TYPE)
         .insert_header((CACHE_CONTROL, "no-store"))
         // nginx would hold it back.
-        .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
-        .streaming(events.map(Ok::<_, Infallible>))
+        .insert_header((HeaderName::from_static("x-accel-buffering"), "no"));
+    match *method {
+        // The server underneath would wait for the end of what it does not send.
+        Method::HEAD => answer.finish(),
+        _ => answer.streaming(events.map(Ok::<_, Infallible>)),
+    }
 }
 
 #[cfg(test)]

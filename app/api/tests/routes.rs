@@ -290,13 +290,11 @@ async fn the_description_is_served_with_its_page() {
     let description = server.ask("GET", "/openapi.json").await;
     assert_eq!(description.field("content-type"), Some("application/json"));
     assert_eq!(description.json()["openapi"], "3.1.0");
-    for target in ["/", "/docs"] {
-        let answer = server.ask("GET", target).await;
-        assert_eq!(
-            (answer.status, answer.field("location")),
-            (302, Some("/docs/"))
-        );
-    }
+    let answer = server.ask("GET", "/docs").await;
+    assert_eq!(
+        (answer.status, answer.field("location")),
+        (302, Some("/docs/"))
+    );
     let page = server.ask("GET", "/docs/").await;
     assert!(page.text().contains("swagger-ui"));
     let script = server.ask("GET", "/docs/swagger-initializer.js").await;
@@ -311,6 +309,31 @@ async fn the_description_is_served_with_its_page() {
     );
     server
         .ask("GET", "/docs/no-such-file")
+        .await
+        .problem(404, "not-found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_is_served_with_its_files() {
+    let server = Running::start().await;
+    let page = server.ask("GET", "/").await;
+    assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
+    let policy = page.field("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
+    for (file, content_type) in [
+        ("page.css", "text/css; charset=utf-8"),
+        ("page.js", "text/javascript; charset=utf-8"),
+    ] {
+        let target = format!("/page/{file}");
+        assert!(page.text().contains(&target), "{target}");
+        let answer = server.ask("GET", &target).await;
+        assert_eq!(
+            (answer.status, answer.field("content-type")),
+            (200, Some(content_type))
+        );
+    }
+    server
+        .ask("GET", "/page/no-such-file")
         .await
         .problem(404, "not-found");
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use actix_web::{
     HttpResponse, HttpResponseBuilder,
-    http::header::{AGE, HeaderName, HeaderValue},
+    http::{
+        Method,
+        header::{AGE, HeaderName, HeaderValue},
+    },
     rt,
     web::Data,
 };
@@ -375,9 +378,9 @@ pub(crate) async fn stats(state: Data<State>) -> Answer {
         content_type = "text/event-stream", body = LiveDto,
     ))
 )]
-pub(crate) async fn live(state: Data<State>) -> Answer {
+pub(crate) async fn live(method: Method, state: Data<State>) -> Answer {
     let open = state.streams.open()?;
-    Ok(stream::answer(live::watch(state, open)))
+    Ok(stream::answer(&method, live::watch(state, open)))
 }
 
 /// The events as they are answered.
@@ -403,8 +406,9 @@ pub(crate) async fn live(state: Data<State>) -> Answer {
         content_type = "text/event-stream", body = TailEvent,
     ))
 )]
-pub(crate) async fn tail(wants: TailQuery, state: Data<State>) -> Answer {
+pub(crate) async fn tail(method: Method, wants: TailQuery, state: Data<State>) -> Answer {
     let open = state.streams.open()?;
     let (tail, readiness) = (Arc::clone(&state.tail), state.readiness.clone());
-    Ok(stream::answer(tail::watch(tail, readiness, wants, open)))
+    let events = tail::watch(tail, readiness, wants, open);
+    Ok(stream::answer(&method, events))
 }

@@ -60,10 +60,18 @@ impl Browser {
         Self { driver, client }
     }
 
-    /// The text of an element, as it is shown.
+    /// The text of an element, as it is shown; empty while it is not there.
     async fn text(&self, css: &str) -> String {
-        let element = self.client.find(Locator::Css(css)).await.unwrap();
-        element.text().await.unwrap()
+        let found = match self.client.find(Locator::Css(css)).await {
+            Ok(element) => element.text().await,
+            Err(error) => Err(error),
+        };
+        match found {
+            Err(error) if error.is_no_such_element() || error.is_stale_element_reference() => {
+                String::new()
+            }
+            found => found.unwrap(),
+        }
     }
 
     /// Waits until an element's text is as it should be.
