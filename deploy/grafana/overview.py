@@ -2,13 +2,15 @@
 
 from panels import CPU, REQUESTS, board, lines, number, quantiles
 
-V1 = '$S, http_route=~"/v1/.*"'
-SINGLE = '$S, http_route=~"/v1/events/.*", http_response_status_code=~"2.."'
+V1 = '$S, http_route=~"/v1/.*", http_route!~"/v1/(stats/live|events/tail)"'
+SINGLE = (
+    '$S, http_route=~"/v1/events/.*", http_request_method="PUT", http_response_status_code=~"2.."'
+)
 # Recorded by deploy/prometheus/rules.
 FAILED = 'job:catchall_requests_failed:ratio_rate1h{job=~"$job"}'
 SLOW = 'job:catchall_events_slow:ratio_rate1h{job=~"$job"}'
 FAILED_SHARE = (
-    f'(sum(rate({REQUESTS}_count{{{V1}, http_response_status_code=~"5.."}}[$R])) or vector(0))'
+    f'(sum(rate({REQUESTS}_count{{{V1}, http_response_status_code=~"5..|499"}}[$R])) or vector(0))'
     f" / sum(rate({REQUESTS}_count{{{V1}}}[$R]))"
 )
 FILLED = "max by (instance) (catchall_queue_depth{$S} / catchall_queue_capacity{$S})"
@@ -37,7 +39,7 @@ def overview():
                 ),
                 number(
                     "Failed",
-                    "The share of requests to /v1 answered 5xx. Zero on a healthy server; 503 means that "
+                    "The share of requests to /v1 answered 5xx, or left by their clients (499). Zero on a healthy server; 503 means that "
                     "the store or the queue could not take more. The objective is 0.1 % over a month.",
                     "percentunit",
                     FAILED_SHARE,
@@ -53,20 +55,21 @@ def overview():
                     [(0.1, "orange"), (0.5, "red")],
                 ),
                 number(
-                    "Fullest queue",
-                    "How much of the queue before the store is taken, on the fullest server. When it is "
-                    "full, events are answered 503 with Retry-After.",
-                    "percentunit",
-                    "max(catchall_queue_depth{$S} / catchall_queue_capacity{$S})",
-                    [(0.5, "orange"), (0.8, "red")],
+                    "Refused for overload",
+                    "Events per second that would have had to wait for too long, or found the queue full: "
+                    "answered 503 with Retry-After. More is sent than the store takes.",
+                    "wps",
+                    'sum(rate(catchall_store_events_total{$S, outcome="overloaded"}[$R]))',
+                    [(0.001, "red")],
                 ),
                 number(
                     "Events unaccounted for",
-                    "What came in, less what was settled, is on its way or waits in a spool. Zero when it "
-                    "is quiet; under load off by what moved while the numbers were read.",
+                    "What came in, less what was settled, is on its way or waits in a spool; and less what "
+                    "moves in 10 ms, for the numbers are not read at one moment.",
                     "short",
-                    "max(abs(instance:catchall_ledger_imbalance:events{$S}))",
-                    [(1_000, "red")],
+                    "max(clamp_min(abs(instance:catchall_ledger_imbalance:events{$S}) - 0.01 * "
+                    "sum by (job, instance) (rate(catchall_events_received_total{$S}[$R])), 0))",
+                    [(1, "red")],
                 ),
                 lines(
                     "Requests by route",
@@ -189,7 +192,8 @@ def overview():
             "Saturation": [
                 lines(
                     "Queues filled",
-                    "The fullest queue of each server. Above 80 % for two minutes raises CatchallQueueFilling.",
+                    "The fullest queue of each server. A group takes all that waits, so it is seldom full."
+                    " Who would wait for too long is refused before.",
                     "percentunit",
                     {"{{instance}}": FILLED},
                     [(0.8, "red")],

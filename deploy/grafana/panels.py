@@ -117,10 +117,10 @@ def board(uid, title, help_text, rows, generators=False):
         .with_variable(
             dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
         )
-        .with_variable(_variable("job", "Job", "label_values(catchall_build_info, job)"))
+        .with_variable(_variable("job", "Job", "label_values(up{job=~\"catchall.*\"}, job)"))
         .with_variable(
             _variable(
-                "instance", "Server", 'label_values(catchall_build_info{job=~"$job"}, instance)'
+                "instance", "Server", 'label_values(up{job=~"$job"}, instance)'
             )
         )
         .link(

@@ -72,6 +72,9 @@ const SHORT: EmbeddedOptions = EmbeddedOptions {
 };
 
 const LIVES: u64 = 6;
+/// For how long a store may refuse what it is given after a write that failed: on a busy machine its
+/// keeper may come late.
+const REFUSES_WITHIN: Duration = Duration::from_secs(10);
 const DOMAINS: u8 = 20;
 
 /// What was done to stores that kept their promises.
@@ -223,7 +226,10 @@ async fn live(
     };
     known.meet(&store, rng).await?;
     let writer = WriterId(u128::from(life) + 1);
-    for sequence in 1..=1_000 {
+    let mut sequence = 0;
+    let mut refused_since = None;
+    while sequence < 1_000 {
+        sequence += 1;
         let id = GroupId { writer, sequence };
         let group = match known.pending.take() {
             Some(pending) => {
@@ -233,12 +239,16 @@ async fn live(
             None => random_group(rng, id, &known.marks),
         };
         // It makes the keeper work, and then the seed is not exactly one run any more.
-        if options.segment_bytes != BY_HAND.segment_bytes && rng.u8(..16) == 0 {
+        let breaks = options.segment_bytes != BY_HAND.segment_bytes && refused_since.is_none();
+        if breaks && rng.u8(..16) == 0 {
             survived.failed_writes += 1;
             disk.fail_write_after_bytes(rng.usize(..400));
         }
         match known.record(&store, &group).await? {
-            Ok(()) => survived.groups += 1,
+            Ok(()) => {
+                refused_since = None;
+                survived.groups += 1;
+            }
             Err(kind) => {
                 known.pending = Some(group);
                 // It is not shown either.
@@ -251,6 +261,14 @@ async fn live(
                     kind == ErrorKind::Unavailable && disk.failed_writes() > 0,
                     "not recorded, though the disk is well: {kind:?}"
                 );
+                // It is over, and what it left is cleared away beside this.
+                let since = refused_since.get_or_insert_with(Instant::now);
+                ensure!(
+                    since.elapsed() < REFUSES_WITHIN,
+                    "it goes on to refuse after a write that failed"
+                );
+                thread::sleep(Duration::from_millis(1));
+                sequence -= 1;
                 continue;
             }
         }

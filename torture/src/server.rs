@@ -63,6 +63,17 @@ impl fmt::Display for NotServing {
 
 impl Error for NotServing {}
 
+impl NotServing {
+    /// How a server ended that did not come to serve.
+    ///
+    /// # Errors
+    /// When it went on, or could not be started for another reason.
+    pub fn status_of(error: anyhow::Error) -> anyhow::Result<ExitStatus> {
+        let not_serving = error.downcast::<Self>()?;
+        not_serving.status.ok_or_else(|| not_serving.into())
+    }
+}
+
 impl Server {
     /// Starts a server, whose log is JSON, and returns once it serves.
     ///
@@ -172,6 +183,21 @@ impl Server {
     /// How it has ended, if it has.
     pub fn status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
+    }
+
+    /// How it ends, once it has.
+    ///
+    /// # Errors
+    /// When it goes on.
+    pub async fn dies(&mut self) -> anyhow::Result<ExitStatus> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.status() {
+                return Ok(status);
+            }
+            anyhow::ensure!(began.elapsed() < DEADLINE, "it goes on");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Its process id.

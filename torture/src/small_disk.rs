@@ -22,7 +22,6 @@ const MIB: u64 = 1 << 20;
 pub struct SmallDisk {
     root: Root,
     min_free_bytes: u64,
-    filler_bytes: u64,
 }
 
 enum Root {
@@ -40,10 +39,8 @@ impl SmallDisk {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         if let Some(root) = mount(folder.path()) {
-            let root = Root::Mounted(root);
             return Self {
-                filler_bytes: free(&root.path()),
-                root,
+                root: Root::Mounted(root),
                 min_free_bytes: 16 * MIB,
             };
         }
@@ -52,7 +49,6 @@ impl SmallDisk {
         Self {
             root: Root::Shared(folder),
             min_free_bytes: free - free / 8,
-            filler_bytes: free / 4,
         }
     }
 
@@ -67,8 +63,12 @@ impl SmallDisk {
     /// When it cannot.
     pub fn fill(&self) {
         let file = File::create(self.filler()).unwrap();
-        let mut bytes = self.filler_bytes;
-        // A server has some of it, and may be writing.
+        let free = free(&self.root.path());
+        let mut bytes = match self.root {
+            Root::Mounted(_) => free,
+            Root::Shared(_) => free / 4,
+        };
+        // A server may be writing to it.
         while let Err(error) = fallocate(&file, FallocateFlags::empty(), 0, bytes) {
             assert_eq!(error, rustix::io::Errno::NOSPC);
             bytes = bytes.checked_sub(4_096).unwrap();

@@ -3,22 +3,20 @@
 use std::{
     os::unix::process::ExitStatusExt,
     path::Path,
-    process::ExitStatus,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use fastrand::Rng;
 
 use super::{Findings, Ground, Row};
 use crate::{
-    DEADLINE,
     checker::Violation,
     fleet::{Fleet, Plan},
     history::{Fate, History, Tallies},
     journal,
     power_loss::{lose_power, tear_the_last_record},
-    server::{NotServing, Server},
+    server::NotServing,
     setup::Setup,
     small_disk::SmallDisk,
 };
@@ -185,15 +183,12 @@ async fn kill_points(ground: Ground) -> anyhow::Result<Findings> {
             let status = match dying {
                 Ok(mut dying) => {
                     fleet.turn_to(&[dying.address()]);
-                    let status = status_of(&mut dying).await;
+                    let status = dying.dies().await;
                     fleet.turn_to(&[]);
                     status.with_context(|| format!("it does not come to {at}"))?
                 }
                 // It may die before it serves.
-                Err(error) => match error.downcast::<NotServing>()?.status {
-                    Some(status) => status,
-                    None => bail!("it neither serves nor comes to {at}"),
-                },
+                Err(error) => NotServing::status_of(error)?,
             };
             ensure!(
                 status.signal() == Some(9),
@@ -215,18 +210,6 @@ async fn kill_points(ground: Ground) -> anyhow::Result<Findings> {
         findings.settle(fleet, &server, Duration::ZERO).await?;
     }
     Ok(findings)
-}
-
-/// How it ends.
-async fn status_of(server: &mut Server) -> anyhow::Result<ExitStatus> {
-    let began = Instant::now();
-    loop {
-        if let Some(status) = server.status() {
-            return Ok(status);
-        }
-        ensure!(began.elapsed() < DEADLINE, "it goes on");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 async fn sync_error(ground: Ground) -> anyhow::Result<Findings> {

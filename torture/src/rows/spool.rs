@@ -1,7 +1,9 @@
 //! PostgreSQL away, and a server that goes on without it.
 
 use std::{
+    os::unix::process::ExitStatusExt,
     path::Path,
+    process::ExitStatus,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +17,7 @@ use crate::{
     DEADLINE,
     fleet::{Fleet, Plan},
     http::Connection,
-    server::Server,
+    server::{NotServing, Server},
     setup::Setup,
 };
 
@@ -60,6 +62,8 @@ async fn spooled(ground: Ground, ways: [Way; 2]) -> anyhow::Result<Findings> {
         Some(_) => setup.clone(),
         None => with_spool(ground.planted("postgres"), &postgres, folder.path()),
     };
+    // Servers that died in the middle of a drain.
+    let mut within = 0;
     let mut server = setup.start()?;
     let fleet = Fleet::start(&Plan::new(rng.u64(..)), &[server.address()]);
     for _ in 0..ground.amount.rounds.div_ceil(2) {
@@ -87,15 +91,20 @@ async fn spooled(ground: Ground, ways: [Way; 2]) -> anyhow::Result<Findings> {
             let mut died = true;
             if way == Way::ServerKilledWithin {
                 let at = format!("drained:{}", rng.u64(1..6));
-                let mut dying = dying.clone().with("CATCHALL_KILL_AT", &at).start()?;
-                // It may have drained all before.
-                let started = Instant::now();
-                while dying.status().is_none() && !drained(&dying).await.unwrap_or(false) {
-                    ensure!(started.elapsed() < DEADLINE, "it neither drains nor dies");
-                    tokio::time::sleep(Duration::from_millis(2)).await;
+                let status = match dying.clone().with("CATCHALL_KILL_AT", &at).start() {
+                    Ok(mut dying) => drains_or_dies(&mut dying).await?,
+                    // It may die before it serves.
+                    Err(error) => Some(NotServing::status_of(error)?),
+                };
+                if let Some(status) = status {
+                    ensure!(
+                        status.signal() == Some(9),
+                        "{status} where it had to die at {at}"
+                    );
+                    within += 1;
+                } else {
+                    died = false;
                 }
-                died &= dying.status().is_some();
-                dying.kill();
             }
             if server_dies {
                 server = setup.start()?;
@@ -111,6 +120,9 @@ async fn spooled(ground: Ground, ways: [Way; 2]) -> anyhow::Result<Findings> {
             findings.recoveries.push(healed.elapsed());
             fleet.turn_to(&[server.address()]);
         }
+    }
+    if ways.contains(&Way::ServerKilledWithin) && within == 0 {
+        findings.broken("the server never died within a drain");
     }
     let (history, counted) = findings.settle(fleet, &server, Duration::ZERO).await?;
     fold(&mut findings, &postgres, &history, &counted)?;
@@ -129,6 +141,22 @@ fn with_spool(setup: Setup, postgres: &Postgres, folder: &Path) -> Setup {
         .set("store.when_down", "spool")
         .set("store.spool.path", folder.display())
         .set("store.spool.after_ms", 300)
+}
+
+/// How a server dies that is told to, while it drains; `None` when it had drained all before.
+async fn drains_or_dies(server: &mut Server) -> anyhow::Result<Option<ExitStatus>> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = server.status() {
+            return Ok(Some(status));
+        }
+        if drained(server).await.unwrap_or(false) {
+            server.kill();
+            return Ok(None);
+        }
+        ensure!(began.elapsed() < DEADLINE, "it neither drains nor dies");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// Waits until the server says that it shows all that was acknowledged.

@@ -55,7 +55,7 @@ impl EventMetrics {
         let received = IntCounterVec::new(
             Opts::new(
                 "catchall_events_received_total",
-                "Events that came in: a PUT when it begins; those of a bulk request when it is \
+                "Events that came in: a PUT when it is read; those of a bulk request when it is \
                  understood.",
             ),
             &["kind"],

@@ -22,6 +22,9 @@ use crate::{
 /// How often a route logs, in one worker, that it refuses requests for overload.
 const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(1);
 
+/// What is shown as the status of a request whose client left before it was answered, as nginx does.
+const CLIENT_LEFT: u16 = 499;
+
 /// The metrics of one server. Clones share them.
 #[derive(Clone)]
 pub(crate) struct HttpMetrics {
@@ -39,7 +42,8 @@ impl HttpMetrics {
         let duration = HistogramVec::new(
             HistogramOpts::new(
                 "http_server_request_duration_seconds",
-                "Time from the head of a request to its response.",
+                "Time from the head of a request to its response; with 499, until its client left \
+                 without one.",
             )
             .buckets(DURATION_SECONDS.to_vec()),
             &[
@@ -92,6 +96,7 @@ pub(super) struct Observation<'a> {
     event: Option<&'a EventCounters>,
     /// Its content is read, and the store is asked at once.
     admitted: bool,
+    answered: bool,
 }
 
 impl Observer {
@@ -112,15 +117,13 @@ impl Observer {
     pub(super) fn begin(&self, method: &Method) -> Observation<'_> {
         self.metrics.active.inc();
         let event = self.events.as_ref().filter(|_| method == Method::PUT);
-        if let Some(event) = event {
-            event.received.inc();
-        }
         Observation {
             observer: self,
             method: bounded(method),
             started: Instant::now(),
             event,
             admitted: false,
+            answered: false,
         }
     }
 
@@ -178,6 +181,10 @@ impl Observation<'_> {
     /// by the time it waits.
     pub(super) fn admitted(&mut self) {
         self.admitted = true;
+        // Not before: what a slow client still sends would be in no part of the ledger.
+        if let Some(event) = self.event {
+            event.received.inc();
+        }
     }
 
     /// The request is answered. A failure is logged here and nowhere else, with all its causes.
@@ -189,8 +196,12 @@ impl Observation<'_> {
         problem: Option<&Problem>,
     ) {
         let elapsed = self.started.elapsed();
+        self.answered = true;
         self.observer.observe(self.method, status, elapsed);
         if let Some(event) = self.event.take() {
+            if !self.admitted {
+                event.received.inc();
+            }
             if problem.is_some_and(|problem| !problem.store_asked()) {
                 event.rejected.inc();
             }
@@ -252,10 +263,17 @@ impl Observation<'_> {
 
 impl Drop for Observation<'_> {
     fn drop(&mut self) {
+        if !self.answered
+            && let Ok(left) = StatusCode::from_u16(CLIENT_LEFT)
+        {
+            self.observer
+                .observe(self.method, left, self.started.elapsed());
+        }
         // First, so that whoever sees that it is over sees how it ended.
         if let Some(event) = self.event {
             event.failed.inc();
             if !self.admitted {
+                event.received.inc();
                 event.rejected.inc();
             }
         }

@@ -76,7 +76,7 @@ fn every_alert_has_a_runbook_and_a_test() {
         for annotation in ["summary", "description"] {
             assert!(rule["annotations"][annotation].is_string(), "{alert}");
         }
-        let runbook = rule["annotations"]["runbook_url"].as_str().unwrap();
+        let runbook = rule["annotations"]["runbook"].as_str().unwrap();
         let slug = runbook.strip_prefix("docs/operations.md#").unwrap();
         assert!(slugs.contains(slug), "{alert}: no section #{slug}");
 
