@@ -58,7 +58,7 @@ def overview():
                     "Refused for overload",
                     "Events per second that would have had to wait for too long, or found the queue full: "
                     "answered 503 with Retry-After. More is sent than the store takes.",
-                    "wps",
+                    "eps",
                     'sum(rate(catchall_store_events_total{$S, outcome="overloaded"}[$R]))',
                     [(0.001, "red")],
                 ),
