@@ -64,11 +64,10 @@ def overview():
                 ),
                 number(
                     "Events unaccounted for",
-                    "What came in, less what was settled, is on its way or waits in a spool; and less what "
-                    "moves in 10 ms, for the numbers are not read at one moment.",
+                    "What came in, less what was settled, is on its way or waits in a spool: the least of "
+                    "two minutes, for under load a group may end while the numbers are read.",
                     "short",
-                    "max(clamp_min(abs(instance:catchall_ledger_imbalance:events{$S}) - 0.01 * "
-                    "sum by (job, instance) (rate(catchall_events_received_total{$S}[$R])), 0))",
+                    "max(min_over_time(abs(instance:catchall_ledger_imbalance:events{$S})[2m:]))",
                     [(1, "red")],
                 ),
                 lines(

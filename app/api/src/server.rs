@@ -109,7 +109,7 @@ impl Server {
             readiness: app.readiness,
             bulk_events: shared.metrics.bulk_events(),
             sampled: sampled.map_err(io::Error::other)?,
-            streams: Streams::default(),
+            streams: Streams::register(&metrics).map_err(io::Error::other)?,
             live: Live::default(),
             tail: Arc::default(),
             started: Instant::now(),

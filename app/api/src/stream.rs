@@ -16,7 +16,9 @@ use actix_web::{
     },
     web::Bytes,
 };
+use foundation::telemetry::Metrics;
 use futures_util::{Stream, StreamExt};
+use prometheus::IntGauge;
 use serde::Serialize;
 
 use crate::problem::{Kind, Problem};
@@ -27,19 +29,43 @@ const MAX_OPEN: usize = 64;
 /// The media type.
 pub(crate) const MEDIA_TYPE: &str = "text/event-stream";
 
-/// Counts the streams of one server. Clones share the count.
-#[derive(Clone, Default)]
-pub(crate) struct Streams(Arc<AtomicUsize>);
+/// Counts the streams of one server.
+pub(crate) struct Streams(Arc<Counts>);
+
+struct Counts {
+    open: AtomicUsize,
+    shown: IntGauge,
+}
 
 /// A stream that is open until this is dropped.
-pub(crate) struct Open(Arc<AtomicUsize>);
+pub(crate) struct Open(Arc<Counts>);
 
 impl Streams {
+    /// Registers the metrics.
+    ///
+    /// # Errors
+    /// When their names are taken.
+    pub(crate) fn register(metrics: &Metrics) -> prometheus::Result<Self> {
+        let shown = IntGauge::new("catchall_http_streams", "Streams of events that are open.")?;
+        let limit = IntGauge::new(
+            "catchall_http_streams_limit",
+            "Streams that may be open; one more is refused.",
+        )?;
+        limit.set(MAX_OPEN.try_into().unwrap_or(i64::MAX));
+        metrics.register(shown.clone())?;
+        metrics.register(limit)?;
+        Ok(Self(Arc::new(Counts {
+            open: AtomicUsize::new(0),
+            shown,
+        })))
+    }
+
     /// # Errors
     /// When too many are open.
     pub(crate) fn open(&self) -> Result<Open, Problem> {
         let open = Open(Arc::clone(&self.0));
-        match self.0.fetch_add(1, Ordering::Relaxed) {
+        self.0.shown.inc();
+        match self.0.open.fetch_add(1, Ordering::Relaxed) {
             before if before < MAX_OPEN => Ok(open),
             _ => Err(Problem::new(Kind::Overloaded)),
         }
@@ -48,7 +74,8 @@ impl Streams {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.shown.dec();
     }
 }
 
@@ -80,7 +107,7 @@ mod tests {
 
     #[test]
     fn so_many_are_open_at_a_time_and_no_more() {
-        let streams = Streams::default();
+        let streams = Streams::register(&Metrics::new().unwrap()).unwrap();
         let mut open: Vec<_> = (0..MAX_OPEN).map(|_| streams.open().unwrap()).collect();
         for _ in 0..2 {
             assert_eq!(streams.open().err().unwrap().kind(), Kind::Overloaded);

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use hyper::body::Incoming;
@@ -29,6 +29,8 @@ const DURATION_SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75,
     1.0, 2.5, 5.0, 7.5, 10.0,
 ];
+
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What is shown of a run. Clones share it.
 #[derive(Clone)]
@@ -127,7 +129,11 @@ impl Metrics {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let metrics = Arc::new(self);
         loop {
-            let (stream, _) = listener.accept().await?;
+            let Ok((stream, _)) = listener.accept().await else {
+                // As when there are too many open files: it may pass.
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                continue;
+            };
             let metrics = Arc::clone(&metrics);
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = metrics.answer(request.uri().path());

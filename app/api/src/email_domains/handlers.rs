@@ -100,7 +100,9 @@ async fn record(
     IdempotencyKey(key): IdempotencyKey,
     state: &State,
 ) -> Answer {
-    let telling = state.tail.of_event(&domain, kind);
+    let telling = state
+        .tail
+        .of_event(&domain, kind, || state.email_domains.now());
     let recorded = state.email_domains.record(domain, kind, key).await;
     if let Some(telling) = telling {
         let outcome = match &recorded {
@@ -109,7 +111,7 @@ async fn record(
             Ok(Counted::Later) => TailOutcome::Spooled,
             Err(error) => TailOutcome::from(error),
         };
-        telling.tell(state.email_domains.now(), outcome);
+        telling.tell(outcome);
     }
     let answer = match recorded? {
         Counted::Now => HttpResponse::NoContent().finish(),
@@ -189,7 +191,7 @@ pub(crate) async fn bulk(events: EventsBody, state: Data<State>) -> Answer {
         held,
     } = events;
     let given = state.bulk_events.given(sent.sums());
-    let telling = state.tail.of_bulk(&sent);
+    let telling = state.tail.of_bulk(&sent, || state.email_domains.now());
     let keyed = matches!(sent, Sent::Together(_, Some(_)));
     // There may be none, or all are left out.
     let receipt = if sent.sums() == (0, 0) {
@@ -219,7 +221,7 @@ pub(crate) async fn bulk(events: EventsBody, state: Data<State>) -> Answer {
                 Ok(receipt) => TailOutcome::of(receipt),
                 Err(error) => TailOutcome::from(error),
             };
-            telling.tell(state.email_domains.now(), outcome);
+            telling.tell(outcome);
         }
         match recorded {
             Err(error @ RecordError::Store(_)) => return Err(error.into()),
@@ -386,7 +388,7 @@ pub(crate) async fn live(method: Method, state: Data<State>) -> Answer {
 /// The events as they are answered.
 ///
 /// A stream of Server-Sent Events. The data of an `event` is a `TailEvent`: what one request said of
-/// one domain (of a bulk request, its first 100). Once a second, `skipped` says how many events were
+/// one domain; of a bulk request, its first 100 domains and the one that is asked for. Once a second, `skipped` says how many events were
 /// left out, for more came than `per_s`. Who reads too slowly gets a last event, `dropped`, that says
 /// so. Only events that this server answers are shown.
 #[utoipa::path(

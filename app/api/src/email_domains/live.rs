@@ -182,12 +182,13 @@ impl Sample {
         {
             return;
         }
-        for (n, bucket) in histogram.get_bucket().iter().enumerate() {
+        let buckets = histogram.get_bucket().iter();
+        let bounded = buckets.map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
+        let all = (f64::INFINITY, histogram.get_sample_count());
+        for (n, (bound, count)) in bounded.chain([all]).enumerate() {
             match self.durations.get_mut(n) {
-                Some((_, count)) => *count += bucket.cumulative_count(),
-                None => self
-                    .durations
-                    .push((bucket.upper_bound(), bucket.cumulative_count())),
+                Some((_, sum)) => *sum += count,
+                None => self.durations.push((bound, count)),
             }
         }
     }
@@ -420,6 +421,9 @@ mod tests {
             "{latency:?}"
         );
         assert_eq!(now.latency_since(&now), None);
+        observe("PUT", "/v1/events/{domain}/bounced", 20.0);
+        let slow = Sample::of(&registry.gather()).latency_since(&now).unwrap();
+        assert!((slow.p50 - 10.0).abs() < 1e-9, "{slow:?}");
         assert_eq!((now.queue.depth, now.queue.capacity), (7, 0));
     }
 }

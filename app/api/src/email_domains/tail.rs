@@ -4,6 +4,8 @@
 //! dropped. While nobody watches, an event costs one look at a counter.
 
 use std::{
+    collections::{HashMap, HashSet},
+    mem,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -15,13 +17,13 @@ use actix_web::web::Bytes;
 use business::{
     email_domains::{
         error::RecordError,
-        model::{DomainName, EventKind},
+        model::{Change, DomainName, EventKind},
         service::Receipt,
     },
     kernel::UnixSeconds,
 };
 use futures_util::{Stream, stream};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::{sync::mpsc, time::timeout};
 use utoipa::ToSchema;
@@ -38,15 +40,15 @@ use crate::{
 /// Events that may wait for one who watches, beside what the connection holds.
 const QUEUE: usize = 1_024;
 
-/// How many domains of one request are told of.
+/// How many domains of one request are told of, beside those that somebody asks for.
 const DOMAINS_TOLD: usize = 100;
 
 /// How often it is told what was skipped, and looked whether the server stops.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Those who watch.
-#[derive(Default)]
 pub(crate) struct Tail {
+    began: Instant,
     watching: AtomicUsize,
     watchers: RwLock<Vec<Arc<Watcher>>>,
 }
@@ -55,9 +57,8 @@ pub(crate) struct Tail {
 struct Watcher {
     wants: TailQuery,
     queue: mpsc::Sender<Arc<Told>>,
-    /// The second since `began` that is counted, and what was sent in it.
-    window: Mutex<(u64, u32)>,
-    began: Instant,
+    /// A second since [`Tail::began`], and in the lower half how much was sent in it.
+    window: AtomicU64,
     skipped: AtomicU64,
     dropped: AtomicBool,
 }
@@ -66,7 +67,7 @@ struct Watcher {
 #[derive(Clone, Serialize, ToSchema)]
 #[schema(as = TailEvent)]
 pub(crate) struct Told {
-    /// When it was answered (RFC 3339).
+    /// When it was read (RFC 3339).
     #[schema(value_type = String, format = DateTime, example = "2026-11-21T10:30:00Z")]
     at: Moment,
     /// Its name in canonical form.
@@ -105,43 +106,91 @@ struct Dropped {
     detail: &'static str,
 }
 
-/// What is told of one request, once it is answered.
+/// What is told of one request, once it is answered. Dropped before, it was not.
 pub(crate) struct Telling<'a> {
     tail: &'a Tail,
-    changes: Vec<(DomainName, u32, u32)>,
+    at: UnixSeconds,
+    changes: Vec<Counts>,
+    /// Events of domains that are not told.
+    others: u64,
+}
+
+/// What one request says of one domain.
+struct Counts {
+    domain: DomainName,
+    delivered: u32,
+    bounced: u32,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            watching: AtomicUsize::new(0),
+            watchers: RwLock::default(),
+        }
+    }
 }
 
 impl Tail {
     /// What a single event may be told with; `None` while nobody watches.
-    pub(crate) fn of_event(&self, domain: &DomainName, kind: EventKind) -> Option<Telling<'_>> {
+    pub(crate) fn of_event(
+        &self,
+        domain: &DomainName,
+        kind: EventKind,
+        now: impl FnOnce() -> UnixSeconds,
+    ) -> Option<Telling<'_>> {
         let (delivered, bounced) = match kind {
             EventKind::Delivered => (1, 0),
             EventKind::Bounced => (0, 1),
         };
         self.is_watched().then(|| Telling {
             tail: self,
-            changes: vec![(domain.clone(), delivered, bounced)],
+            at: now(),
+            changes: vec![Counts {
+                domain: domain.clone(),
+                delivered,
+                bounced,
+            }],
+            others: 0,
         })
     }
 
-    /// The same for a bulk request: of its first domains.
-    pub(crate) fn of_bulk(&self, sent: &Sent) -> Option<Telling<'_>> {
+    /// The same for a bulk request: of its first domains, and those that somebody asks for.
+    pub(crate) fn of_bulk(
+        &self,
+        sent: &Sent,
+        now: impl FnOnce() -> UnixSeconds,
+    ) -> Option<Telling<'_>> {
         if !self.is_watched() {
             return None;
         }
-        let all: Box<dyn Iterator<Item = _>> = match sent {
-            Sent::Together(changes, _) => Box::new(changes.iter()),
-            Sent::Each(members) => {
-                Box::new(members.iter().flat_map(|member| member.changes.iter()))
-            }
-        };
-        let changes = all
-            .take(DOMAINS_TOLD)
-            .map(|change| (change.domain.to_name(), change.delivered, change.bounced));
-        Some(Telling {
+        let mut telling = Telling {
             tail: self,
-            changes: changes.collect(),
-        })
+            at: now(),
+            changes: Vec::new(),
+            others: 0,
+        };
+        let watchers = self.watchers.read();
+        let wanted = watchers.iter().filter_map(|watcher| {
+            let domain = watcher.wants.domain.as_ref()?;
+            Some(domain.as_str())
+        });
+        let wanted: HashSet<&str> = wanted.collect();
+        let mut places = HashMap::new();
+        match sent {
+            Sent::Together(changes, _) => {
+                for change in changes.iter() {
+                    telling.add(change, &wanted, &mut places);
+                }
+            }
+            Sent::Each(members) => {
+                for change in members.iter().flat_map(|member| member.changes.iter()) {
+                    telling.add(change, &wanted, &mut places);
+                }
+            }
+        }
+        Some(telling)
     }
 
     fn is_watched(&self) -> bool {
@@ -153,8 +202,7 @@ impl Tail {
         let watcher = Arc::new(Watcher {
             wants,
             queue,
-            window: Mutex::default(),
-            began: Instant::now(),
+            window: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             dropped: AtomicBool::new(false),
         });
@@ -171,20 +219,62 @@ impl Tail {
 }
 
 impl Telling<'_> {
+    fn add<'c>(
+        &mut self,
+        change: Change<'c>,
+        wanted: &HashSet<&str>,
+        places: &mut HashMap<&'c str, usize>,
+    ) {
+        let name = change.domain.as_str();
+        if let Some(counts) = places.get(name).and_then(|at| self.changes.get_mut(*at)) {
+            counts.delivered = counts.delivered.saturating_add(change.delivered);
+            counts.bounced = counts.bounced.saturating_add(change.bounced);
+        } else if places.len() < DOMAINS_TOLD || wanted.contains(name) {
+            places.insert(name, self.changes.len());
+            self.changes.push(Counts {
+                domain: change.domain.to_name(),
+                delivered: change.delivered,
+                bounced: change.bounced,
+            });
+        } else {
+            self.others += u64::from(change.delivered) + u64::from(change.bounced);
+        }
+    }
+
     /// Tells all who watch.
-    pub(crate) fn tell(self, now: UnixSeconds, outcome: TailOutcome) {
-        for (domain, delivered, bounced) in self.changes {
+    pub(crate) fn tell(mut self, outcome: TailOutcome) {
+        self.tell_all(outcome);
+    }
+
+    fn tell_all(&mut self, outcome: TailOutcome) {
+        let second = self.tail.began.elapsed().as_secs();
+        let watchers = self.tail.watchers.read();
+        for counts in mem::take(&mut self.changes) {
             let told = Arc::new(Told {
-                at: Moment(now),
-                domain: domain.as_str().to_owned(),
-                delivered,
-                bounced,
+                at: Moment(self.at),
+                domain: counts.domain.as_str().to_owned(),
+                delivered: counts.delivered,
+                bounced: counts.bounced,
                 outcome,
             });
-            for watcher in self.tail.watchers.read().iter() {
-                watcher.tell(&told);
+            for watcher in watchers.iter() {
+                watcher.tell(second, &told);
             }
         }
+        let others = mem::take(&mut self.others);
+        for watcher in watchers
+            .iter()
+            .filter(|watcher| watcher.wants.domain.is_none())
+        {
+            watcher.skipped.fetch_add(others, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        // Its client left, or it took too long.
+        self.tell_all(TailOutcome::Failed);
     }
 }
 
@@ -216,12 +306,16 @@ impl TailOutcome {
 }
 
 impl Watcher {
-    fn tell(&self, told: &Arc<Told>) {
+    fn tell(&self, second: u64, told: &Arc<Told>) {
+        // Once it has lost something it gets no more, so that it comes to hear of it.
+        if self.dropped.load(Ordering::Relaxed) {
+            return;
+        }
         let wanted = self.wants.domain.as_ref();
         if wanted.is_some_and(|domain| domain.as_str() != told.domain) {
             return;
         }
-        if !self.has_room_now() {
+        if !self.has_room_in(second) {
             let events = u64::from(told.delivered) + u64::from(told.bounced);
             self.skipped.fetch_add(events, Ordering::Relaxed);
         } else if self.queue.try_send(Arc::clone(told)).is_err() {
@@ -230,14 +324,14 @@ impl Watcher {
     }
 
     /// Whether less was sent in this second than may be.
-    fn has_room_now(&self) -> bool {
-        let second = self.began.elapsed().as_secs();
-        let mut window = self.window.lock();
-        if window.0 != second {
-            *window = (second, 0);
-        }
-        window.1 += 1;
-        window.1 <= u32::from(self.wants.per_s.get())
+    fn has_room_in(&self, second: u64) -> bool {
+        let most = u64::from(self.wants.per_s.get());
+        let taken = |window: u64| match window >> 32 >= second {
+            true => (window & 0xffff_ffff < most).then_some(window + 1),
+            false => Some(second << 32 | 1),
+        };
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.window.fetch_update(set, fetch, taken).is_ok()
     }
 }
 
@@ -312,6 +406,8 @@ impl Watching {
 mod tests {
     use std::pin::pin;
 
+    use business::email_domains::{model::Changes, service::Events};
+    use foundation::telemetry::Metrics;
     use futures_util::StreamExt;
 
     use super::*;
@@ -329,13 +425,16 @@ mod tests {
     }
 
     fn deliver(tail: &Tail, domain: &str) {
-        if let Some(telling) = tail.of_event(&name(domain), EventKind::Delivered) {
-            telling.tell(1.into(), TailOutcome::Counted);
+        if let Some(telling) = tail.of_event(&name(domain), EventKind::Delivered, || 1.into()) {
+            telling.tell(TailOutcome::Counted);
         }
     }
 
     fn watching(tail: &Arc<Tail>, wants: TailQuery) -> impl Stream<Item = Bytes> + use<> {
-        let open = Streams::default().open().unwrap();
+        let open = Streams::register(&Metrics::new().unwrap())
+            .unwrap()
+            .open()
+            .unwrap();
         watch(Arc::clone(tail), Readiness::default(), wants, open)
     }
 
@@ -404,6 +503,8 @@ mod tests {
                 break told;
             }
             events += 1;
+            // It goes on: what it has lost is not covered up by what comes.
+            deliver(&tail, "a.example");
         };
         assert_eq!(events, QUEUE);
         assert!(last.starts_with(b"event: dropped\n"), "{last:?}");
@@ -411,10 +512,71 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_a_bulk_request_the_first_domains_are_told_and_those_asked_for() {
+        let tail = Arc::new(Tail::default());
+        let mut one = pin!(watching(&tail, wants(Some("d150.example"), 10)));
+        let mut all = pin!(watching(&tail, wants(None, 1_000)));
+        let mut changes = Changes::default();
+        for number in (0..200).chain([150, 0]) {
+            changes.push(name(&format!("d{number}.example")).borrowed(), 2, 1);
+        }
+        let sent = Sent::Together(changes, None);
+        tail.of_bulk(&sent, || 1.into())
+            .unwrap()
+            .tell(TailOutcome::Mixed);
+        let told = one.next().await.unwrap();
+        let told = std::str::from_utf8(&told).unwrap();
+        assert!(
+            told.contains("d150.example\",\"delivered\":4,\"bounced\":2,\"outcome\":\"mixed\""),
+            "{told}"
+        );
+        let mut told = String::new();
+        while !told.contains("skipped") {
+            told += std::str::from_utf8(&all.next().await.unwrap()).unwrap();
+        }
+        assert_eq!(told.matches("event: event").count(), DOMAINS_TOLD + 1);
+        assert!(told.contains("{\"events\":297}"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn what_is_never_answered_has_failed() {
+        let tail = Arc::new(Tail::default());
+        let mut watched = pin!(watching(&tail, wants(None, 10)));
+        drop(tail.of_event(&name("a.example"), EventKind::Bounced, || 1.into()));
+        let told = watched.next().await.unwrap();
+        assert!(std::str::from_utf8(&told).unwrap().contains("\"failed\""));
+    }
+
+    #[test]
+    fn a_request_has_one_outcome_if_all_of_it_has() {
+        let some = Events {
+            delivered: 1,
+            bounced: 0,
+        };
+        let none = Events::default();
+        for (counted, duplicates, spooled, outcome) in [
+            (some, none, none, TailOutcome::Counted),
+            (none, some, none, TailOutcome::Duplicate),
+            (none, none, some, TailOutcome::Spooled),
+            (some, some, none, TailOutcome::Mixed),
+        ] {
+            let receipt = Receipt {
+                counted,
+                duplicates,
+                spooled,
+            };
+            assert_eq!(TailOutcome::of(&receipt), outcome);
+        }
+    }
+
+    #[tokio::test]
     async fn a_server_that_stops_ends_it() {
         let tail = Arc::new(Tail::default());
         let readiness = Readiness::default();
-        let open = Streams::default().open().unwrap();
+        let open = Streams::register(&Metrics::new().unwrap())
+            .unwrap()
+            .open()
+            .unwrap();
         let mut watched = pin!(watch(
             Arc::clone(&tail),
             readiness.clone(),

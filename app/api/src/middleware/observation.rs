@@ -263,7 +263,9 @@ impl Observation<'_> {
 
 impl Drop for Observation<'_> {
     fn drop(&mut self) {
-        if !self.answered
+        // What was never sent whole could not be answered.
+        if self.admitted
+            && !self.answered
             && let Ok(left) = StatusCode::from_u16(CLIENT_LEFT)
         {
             self.observer

@@ -2,12 +2,15 @@
 
 const SECONDS_SHOWN = 60;
 const EVENTS_SHOWN = 50;
+const SILENT_AFTER_MS = 5000;
+const AGAIN_AFTER_MS = 2000;
+const ANSWER_WITHIN_MS = 15000;
 
 const at = (id) => document.getElementById(id);
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const count = (n) => (n < 100000 ? whole.format(n) : short.format(n));
-const clock = (text) => new Date(text).toLocaleTimeString([], { hour12: false });
+const clock = (text) => new Date(text).toLocaleTimeString([], { hourCycle: "h23" });
 
 function write(id, text) {
   const node = at(id);
@@ -31,16 +34,24 @@ function figure(id, value, unit) {
   at(id).replaceChildren(value, ...(unit ? [" ", element("small", {}, unit)] : []));
 }
 
-// A line of the last minute, in its own scale.
+// A line of the last minute, in its own scale; broken where there is nothing to show.
 function line(id, values) {
-  const known = values.filter((value) => value !== null);
-  const top = Math.max(...known, 1e-9);
+  const top = Math.max(...values.map((value) => value ?? 0), 1e-9);
   const step = 240 / (SECONDS_SHOWN - 1);
   const from = SECONDS_SHOWN - values.length;
-  const points = values.map((value, n) => `${((from + n) * step).toFixed(1)},${(46 - 43 * ((value ?? 0) / top)).toFixed(1)}`);
+  const runs = [];
+  let run = null;
+  values.forEach((value, n) => {
+    if (value === null) {
+      run = null;
+      return;
+    }
+    if (!run) runs.push(run = []);
+    run.push([((from + n) * step).toFixed(1), (46 - 43 * value / top).toFixed(1)]);
+  });
   const [area, stroke] = at(id).children;
-  stroke.setAttribute("d", points.length > 1 ? `M${points.join("L")}` : "");
-  area.setAttribute("d", points.length > 1 ? `M${(from * step).toFixed(1)},48L${points.join("L")}L240,48Z` : "");
+  stroke.setAttribute("d", runs.map((points) => `M${points.join("L")}`).join(""));
+  area.setAttribute("d", runs.map((points) => `M${points[0][0]},48L${points.join("L")}L${points.at(-1)[0]},48Z`).join(""));
 }
 
 function status(state, text) {
@@ -114,34 +125,53 @@ function changes(all) {
     element("time", { datetime: change.at }, clock(change.at)))));
 }
 
-// The browser asks again by itself, but not after an answer that is an error.
+// Follows a stream while the page is shown: a browser has few connections for all its tabs. One that says
+// nothing for a while is as good as gone; each sends something every second.
 function follow(path, listeners, lost) {
-  let source;
-  let timer;
-  const open = () => {
-    source = new EventSource(path);
-    for (const [name, listen] of Object.entries(listeners)) {
-      source.addEventListener(name, (event) => listen(JSON.parse(event.data)));
-    }
-    source.onerror = () => {
-      lost();
-      if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, 2000);
-    };
-  };
-  open();
-  return () => {
+  let source = null;
+  let timer = 0;
+  const close = () => {
     clearTimeout(timer);
-    source.close();
+    source?.close();
+    source = null;
+  };
+  const again = (reason) => {
+    close();
+    lost(reason);
+    timer = setTimeout(open, AGAIN_AFTER_MS);
+  };
+  const wait = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => again("the server says nothing, trying again"), SILENT_AFTER_MS);
+  };
+  function open() {
+    close();
+    source = new EventSource(path);
+    wait();
+    for (const [name, listen] of Object.entries(listeners)) {
+      source.addEventListener(name, (event) => {
+        wait();
+        listen(JSON.parse(event.data));
+      });
+    }
+    source.onerror = () => again("no connection, trying again");
+  }
+  const shown = () => (document.hidden ? close() : open());
+  document.addEventListener("visibilitychange", shown);
+  shown();
+  return () => {
+    document.removeEventListener("visibilitychange", shown);
+    close();
   };
 }
 
-follow("/v1/stats/live", { stats: show }, () => status("bad", "no connection, trying again"));
+follow("/v1/stats/live", { stats: show }, (reason) => status("bad", reason));
 
 // Look-up and events.
 
 async function ask(path, options) {
   try {
-    const answer = await fetch(path, options);
+    const answer = await fetch(path, { ...options, signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
     if (answer.ok) return { value: answer.status === 204 || answer.status === 202 ? answer.status : await answer.json() };
     const problem = await answer.json().catch(() => ({}));
     const reasons = (problem.errors ?? []).map((error) => error.reason).filter(Boolean);
@@ -192,16 +222,18 @@ at("look-up").addEventListener("submit", (event) => {
   lookUp(false);
 });
 
+let sending = false;
+
 at("try").addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (!domain.reportValidity()) return;
+  if (sending || !domain.reportValidity()) return;
   const kind = event.submitter.value;
   const name = domain.value.trim();
   // Under a key: should the browser send it again, it counts once.
   const headers = { "Idempotency-Key": `"${crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`}"` };
-  event.submitter.disabled = true;
+  sending = true;
   const sent = await ask(`/v1/events/${encodeURIComponent(name)}/${kind}`, { method: "PUT", headers });
-  event.submitter.disabled = false;
+  sending = false;
   at("tried").className = sent.error ? "error" : "";
   write("tried", sent.error ?? (sent.value === 202 ? `One ${kind} for ${name} is durable, and counts once the store is back.` : `One ${kind} for ${name} is counted.`));
   mark(sent.error);
@@ -211,6 +243,7 @@ at("try").addEventListener("submit", async (event) => {
 // The tail.
 
 let stop = null;
+let farewell = "";
 
 function told(text) {
   write("tail-detail", text || "\u00a0");
@@ -244,9 +277,12 @@ at("tail-switch").addEventListener("click", () => {
     stop = follow("/v1/events/tail?per_s=10", {
       event: arrived,
       skipped: ({ events }) => told(events ? `${count(events)} more in the last second, not shown` : ""),
-      dropped: ({ detail }) => told(detail),
-    }, () => told("no connection, trying again"));
+      dropped: ({ detail }) => { farewell = detail; },
+    }, (reason) => {
+      told(farewell || reason);
+      farewell = "";
+    });
   }
-  at("tail-switch").setAttribute("aria-pressed", String(Boolean(stop)));
+  at("tail-switch").classList.toggle("on", Boolean(stop));
   write("tail-switch", stop ? "Stop" : "Watch");
 });

@@ -97,8 +97,11 @@ async fn send_in_all_ways(server: &Server) {
     }
 }
 
-/// Clients that leave before their answer, or in the middle of what they send.
+/// Clients that leave before their answer, or in the middle of what they send; all are noticed.
 async fn leave(server: &Server) {
+    let received = "catchall_events_received_total{kind=\"delivered\"}";
+    let rejected = "catchall_events_rejected_total{kind=\"delivered\"}";
+    let before = (server.metric(received).await, server.metric(rejected).await);
     for half in 0..20 {
         let mut connection = server.connect().await;
         let content = ["Content-Length: 0\r\n\r\n", "Content-Length: 9\r\n\r\nhalf"][half % 2];
@@ -106,6 +109,11 @@ async fn leave(server: &Server) {
             format!("PUT /v1/events/left.example/delivered HTTP/1.1\r\nHost: test\r\n{content}");
         connection.send(request).await.unwrap();
     }
+    until("all that left are noticed", async || {
+        server.metric(received).await >= before.0 + 20
+    })
+    .await;
+    assert!(server.metric(rejected).await >= before.1 + 10);
 }
 
 #[tokio::test]

@@ -189,7 +189,7 @@ async fn the_page_shows_what_the_server_does() {
 
     server.stop();
     browser
-        .until("#status", |text| text.starts_with("no connection"))
+        .until("#status", |text| text.ends_with("trying again"))
         .await;
     browser.look_up("new.example").await;
     browser

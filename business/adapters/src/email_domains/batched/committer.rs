@@ -14,6 +14,7 @@ use business::{
     kernel::{Clock, PortError},
 };
 use foundation::supervision::Heart;
+use prometheus::Counter;
 use tokio::{
     sync::{Mutex, mpsc, watch},
     time::timeout,
@@ -28,7 +29,7 @@ use crate::email_domains::Accounting;
 const MAX_CHANGES: usize = 65_536;
 
 /// How often a committer that waits for its store shows that it lives.
-const ALIVE_EVERY: Duration = Duration::from_secs(5);
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// Forms groups and records them, one after the other. Each of its lives is a writer of its own.
 pub(super) struct Committer {
@@ -172,22 +173,47 @@ impl Committer {
             accounting: &self.accounting,
             events: waiting.iter().map(|request| request.events).sum(),
         };
-        let began = Instant::now();
+        let mut busy = Busy {
+            seconds: &self.metrics.busy_seconds,
+            since: Instant::now(),
+        };
         let mut recording = self.inner.record(&group);
         let recorded = loop {
             // Who waits for an answer lives; how long for is not for here. Who is blocked does not
             // get to this.
             match timeout(ALIVE_EVERY, &mut recording).await {
                 Ok(recorded) => break recorded,
-                Err(_) => heart.beats(),
+                Err(_) => {
+                    heart.beats();
+                    busy.show();
+                }
             }
         };
         drop(recording);
-        self.metrics
-            .busy_seconds
-            .inc_by(began.elapsed().as_secs_f64());
+        drop(busy);
         drop(taken);
         answer(waiting, recorded);
+    }
+}
+
+/// The time in which a group is recorded; what is left of it is shown when that ends, however it does.
+struct Busy<'a> {
+    seconds: &'a Counter,
+    since: Instant,
+}
+
+impl Busy<'_> {
+    fn show(&mut self) {
+        let now = Instant::now();
+        self.seconds
+            .inc_by(now.duration_since(self.since).as_secs_f64());
+        self.since = now;
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.show();
     }
 }
 
