@@ -232,7 +232,28 @@ async fn with_a_ratio_of_nothing_only_a_callers_trace_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failure_shows_and_what_waited_in_a_spool_has_a_trace_of_its_own() {
+async fn what_failed_says_so() {
+    let (collector, postgres) = (Collector::start(), Postgres::start());
+    let setup = Setup::postgres(&postgres.url("postgres"));
+    let server = collector.traced(setup, 1.0).start();
+    postgres.kill();
+    assert_eq!(put(&server, "a.example", "").await, 503);
+    server.stop();
+    let (requests, commits) = (
+        collector.named(PUT, 1).await,
+        collector.named("commit group", 1).await,
+    );
+    for span in [&requests[0], &commits[0]] {
+        let status = span.status.clone().unwrap_or_default();
+        assert_eq!(status.code(), StatusCode::Error, "{span:#?}");
+    }
+    let answered = &attributes(&requests[0])["http.response.status_code"];
+    assert_eq!(answered, "503");
+    assert_eq!(attributes(&commits[0])["error.type"], "unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_in_a_spool_has_a_trace_of_its_own() {
     let (collector, postgres) = (Collector::start(), Postgres::start());
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::postgres(&postgres.url("postgres"))
