@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what the tests need when it is missing: PostgreSQL, Redis and Prometheus, which they start as
-# private servers, and Chromium with its driver, from Debian's packages; Schemathesis and
-# grafana-foundation-sdk from PyPI, into target/. No server of the system is started or touched. Says
-# nothing when all is there.
+# private servers, and Chromium with its driver, from Debian's packages; Schemathesis,
+# grafana-foundation-sdk and Rotel, a collector of traces, from PyPI, into target/. No server of the
+# system is started or touched. Says nothing when all is there.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,6 +11,8 @@ schemathesis_version=4.32.5
 grafana_sdk=target/grafana-foundation-sdk
 # It writes the dashboards of Grafana 11.6; the part before ! is when it was made.
 grafana_sdk_version='1769699379!11.6.0'
+rotel=target/rotel
+rotel_version=0.0.1a15
 
 has_postgres() {
     for folder in /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null || true)"; do
@@ -37,6 +39,11 @@ has_grafana_sdk() {
 
 has_schemathesis() {
     "$schemathesis/bin/schemathesis" --version 2>/dev/null | grep -qF "$schemathesis_version"
+}
+
+has_rotel() {
+    [ -x "$rotel/bin/rotel-agent" ] &&
+        ls -d "$rotel"/lib/python3*/site-packages/"rotel-$rotel_version.dist-info" >/dev/null 2>&1
 }
 
 # Debian's python3 has no pip of its own for a venv without this package.
@@ -73,16 +80,30 @@ install_grafana_sdk() {
     echo "$grafana_sdk_version" >"$grafana_sdk/version"
 }
 
+# Its wheel brings a program beside the Python that nobody here needs.
+install_rotel() {
+    has_rotel && return
+    echo "test-dependencies: installing Rotel $rotel_version" >&2
+    rm -rf "$rotel"
+    mkdir -p target
+    python3 -m venv "$rotel" &&
+        "$rotel/bin/pip" install --quiet --disable-pip-version-check "rotel==$rotel_version" &&
+        (cd "$rotel/bin" && ln -s ../lib/python3*/site-packages/rotel/rotel-agent rotel-agent) &&
+        has_rotel ||
+        fail "cannot install Rotel: it needs a Python that it has a wheel for, and PyPI"
+}
+
 packages=
 has_postgres || packages="postgresql"
 has_redis || packages="$packages redis-server"
 has_schemathesis || has_venv || packages="$packages python3-venv"
-has_grafana_sdk || has_venv || packages="$packages python3-venv"
+{ has_grafana_sdk && has_rotel; } || has_venv || packages="$packages python3-venv"
 has_prometheus || packages="$packages prometheus"
 has_browser || packages="$packages chromium chromium-driver fonts-dejavu-core"
 if [ -z "$packages" ]; then
     install_schemathesis
     install_grafana_sdk
+    install_rotel
     exit 0
 fi
 
@@ -128,3 +149,4 @@ has_prometheus || fail "the package prometheus did not bring prometheus and prom
 has_browser || fail "the packages chromium and chromium-driver did not bring chromium and chromedriver"
 install_schemathesis
 install_grafana_sdk
+install_rotel

@@ -10,6 +10,9 @@ use foundation::telemetry::{self, LogFormat, LogSettings, TelemetrySettings, Tra
 
 const ENDPOINT: &str = "TEST_ENDPOINT";
 
+/// Set when lines are to be text.
+const TEXT: &str = "TEST_TEXT";
+
 /// Set in the process that the tests look at.
 const SUBJECT: &str = "FOUNDATION_TEST_SUBJECT";
 
@@ -21,7 +24,10 @@ async fn subject() {
     }
     let settings = TelemetrySettings {
         logs: LogSettings {
-            format: LogFormat::Auto,
+            format: match std::env::var_os(TEXT) {
+                Some(_) => LogFormat::Text,
+                None => LogFormat::Auto,
+            },
             filter: "info,telemetry::quiet=warn".into(),
         },
         traces: TraceSettings {
@@ -36,19 +42,23 @@ async fn subject() {
         telemetry::init(&settings, "1.2.3").is_err(),
         "it was set up twice"
     );
-    tracing::info_span!("the-span", answer = 42).in_scope(|| tracing::info!("heard"));
+    let span = || tracing::info_span!("the-span", answer = 42);
+    telemetry::root_span(span).in_scope(|| tracing::info!("heard"));
     tracing::debug!("unheard");
     tracing::info!(target: "telemetry::quiet", "unheard");
     guard.shutdown().await;
 }
 
-fn run_subject(endpoint: Option<&str>) -> Child {
+fn run_subject(endpoint: Option<&str>, text: bool) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "subject", "--nocapture"])
         .env(SUBJECT, "1");
     if let Some(endpoint) = endpoint {
         command.env(ENDPOINT, endpoint);
+    }
+    if text {
+        command.env(TEXT, "1");
     }
     command
         .stdout(Stdio::null())
@@ -59,7 +69,7 @@ fn run_subject(endpoint: Option<&str>) -> Child {
 
 #[test]
 fn logs_are_filtered_lines_of_json_on_stderr() {
-    let output = run_subject(None).wait_with_output().unwrap();
+    let output = run_subject(None, false).wait_with_output().unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{log}");
     let lines: Vec<&str> = log.lines().filter(|line| line.starts_with('{')).collect();
@@ -71,13 +81,14 @@ fn logs_are_filtered_lines_of_json_on_stderr() {
     ] {
         assert!(lines[0].contains(part), "{log}");
     }
+    assert!(!log.contains("trace_id"), "{log}");
 }
 
 #[test]
 fn the_last_spans_reach_the_collector_before_the_end() {
     let collector = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let endpoint = format!("http://{}", collector.local_addr().unwrap());
-    let mut subject = run_subject(Some(&endpoint));
+    let subject = run_subject(Some(&endpoint), false);
 
     // A collector that only listens: what it is sent holds these texts as they are.
     let (mut connection, _) = collector.accept().unwrap();
@@ -96,5 +107,34 @@ fn the_last_spans_reach_the_collector_before_the_end() {
         heard.extend_from_slice(&chunk[..length]);
     }
     // It never answers, and still the subject comes to its end.
-    assert!(subject.wait().unwrap().success());
+    let line = heard_line(subject);
+    let (_, ids) = line.split_once(r#""trace_id":""#).unwrap();
+    assert!(is_hex(&ids[..32]), "{line}");
+    let span = ids[32..].strip_prefix(r#"","span_id":""#).unwrap();
+    let span = span.strip_suffix(r#""}"#).unwrap();
+    assert!(span.len() == 16 && is_hex(span), "{line}");
+}
+
+#[test]
+fn a_line_of_text_ends_with_its_trace() {
+    // Nobody listens there, and nothing depends on it.
+    let line = heard_line(run_subject(Some("http://127.0.0.1:9"), true));
+    let (said, ids) = line.split_once(" trace_id=").unwrap();
+    let (trace, span) = ids.split_once(" span_id=").unwrap();
+    assert!(said.ends_with("heard"), "{line}");
+    assert!(trace.len() == 32 && is_hex(trace), "{line}");
+    assert!(span.len() == 16 && is_hex(span), "{line}");
+}
+
+/// What a subject logged inside its span.
+fn heard_line(subject: Child) -> String {
+    let output = subject.wait_with_output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{log}");
+    let line = log.lines().find(|line| line.contains("heard"));
+    line.unwrap().to_owned()
+}
+
+fn is_hex(id: &str) -> bool {
+    id.bytes().all(|digit| digit.is_ascii_hexdigit())
 }

@@ -15,9 +15,9 @@ use actix_web::{
     dev::{Payload, RequestHead, ServiceRequest, ServiceResponse},
     middleware::Next,
 };
-use foundation::telemetry::continue_trace;
+use foundation::telemetry::request_span;
 use futures_util::FutureExt;
-use tracing::Instrument;
+use tracing::{Instrument, field};
 
 pub(crate) use body::{Bodies, Body, Held};
 pub(crate) use events::BulkEvents;
@@ -76,21 +76,31 @@ impl Gate {
         let connection = request.request().conn_data::<Rc<Watched>>();
         let _answering = connection.map(Watched::answer);
         let id = RequestId::of(request.headers());
+        let header = |name: &str| request.headers().get(name)?.to_str().ok();
         // At debug, so that it costs nothing unless asked for: traces switch it on by its target.
-        let span = tracing::debug_span!(
-            target: "api::request",
-            "request",
-            otel.name = %format_args!("{} {}", request.method(), self.route.template),
-            otel.kind = "server",
-            http.request.method = %request.method(),
-            http.route = self.route.template,
-            request_id = id.as_str(),
-        );
+        let span = request_span(header, || {
+            tracing::debug_span!(
+                target: "api::request",
+                "request",
+                otel.name = %format_args!("{} {}", request.method(), self.route.template),
+                otel.kind = "server",
+                otel.status_code = field::Empty,
+                http.request.method = %request.method(),
+                http.response.status_code = field::Empty,
+                http.route = self.route.template,
+                request_id = id.as_str(),
+            )
+        });
+        let answering = self.observed(id, request, next).instrument(span.clone());
+        let response = answering.await;
         if !span.is_disabled() {
-            let header = |name| request.headers().get(name)?.to_str().ok();
-            continue_trace(&span, header("traceparent"), header("tracestate"));
+            let status = response.status();
+            span.record("http.response.status_code", status.as_u16());
+            if status.is_server_error() {
+                span.record("otel.status_code", "ERROR");
+            }
         }
-        Ok(self.observed(id, request, next).instrument(span).await)
+        Ok(response)
     }
 
     async fn observed(

@@ -3,9 +3,13 @@
 use std::io::{self, IsTerminal};
 
 use serde::Deserialize;
-use tracing::Subscriber;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::{self, FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use super::spans::current_ids;
 
 /// What is logged, and in which shape.
 #[derive(Debug, Clone, Deserialize)]
@@ -36,15 +40,66 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let terminal = io::stderr().is_terminal();
+    let colored = terminal && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    match format {
-        LogFormat::Auto if terminal => lines.boxed(),
-        LogFormat::Text if terminal => lines.boxed(),
-        LogFormat::Text => lines.with_ansi(false).boxed(),
-        LogFormat::Auto | LogFormat::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
+    let json = match format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    match json {
+        false => lines
+            .with_ansi(colored)
+            .event_format(InTrace {
+                format: fmt::format().with_ansi(colored),
+                json,
+            })
             .boxed(),
+        true => lines
+            .fmt_fields(JsonFields::new())
+            .event_format(InTrace {
+                format: fmt::format()
+                    .json()
+                    .flatten_event(true)
+                    .with_span_list(false),
+                json,
+            })
+            .boxed(),
+    }
+}
+
+/// Lines that say last in which trace, and in which span of it, they were written, if it is kept. By
+/// these names OpenTelemetry finds the logs of a trace ("Trace Context in non-OTLP Log Formats").
+struct InTrace<F> {
+    format: F,
+    json: bool,
+}
+
+impl<S, N, F> FormatEvent<S, N> for InTrace<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let Some((trace, span)) = current_ids() else {
+            return self.format.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.format
+            .format_event(context, Writer::new(&mut line), event)?;
+        let line = line.trim_end();
+        match line.strip_suffix('}').filter(|_| self.json) {
+            Some(fields) => writeln!(
+                writer,
+                r#"{fields},"trace_id":"{trace}","span_id":"{span}"}}"#
+            ),
+            None => writeln!(writer, "{line} trace_id={trace} span_id={span}"),
+        }
     }
 }

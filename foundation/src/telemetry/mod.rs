@@ -7,6 +7,7 @@
 pub mod metrics;
 
 mod logs;
+mod spans;
 mod traces;
 
 use opentelemetry_otlp::ExporterBuildError;
@@ -19,7 +20,8 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 pub use logs::{LogFormat, LogSettings};
 pub use metrics::Metrics;
-pub use traces::{SHUTDOWN_TIMEOUT, TraceSettings, continue_trace};
+pub use spans::{Caller, request_span, root_span, shared_span};
+pub use traces::{SHUTDOWN_TIMEOUT, TraceSettings};
 
 /// How much is told, and to whom.
 #[derive(Debug, Clone, Deserialize)]
@@ -70,7 +72,7 @@ pub fn init(
         .with(
             traces
                 .as_ref()
-                .map(|provider| traces::layer(provider).with_filter(traced)),
+                .map(|provider| traces::layer(provider, traced, settings.traces.sample_ratio)),
         )
         .try_init()?;
     Ok(TelemetryGuard { traces })

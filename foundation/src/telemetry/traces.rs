@@ -3,21 +3,19 @@
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde::Deserialize;
 use tokio::runtime::Handle;
-use tracing::{Metadata, Span, Subscriber};
-use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::filter_fn;
+use tracing::Subscriber;
+use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use super::TelemetryError;
+use super::spans::Sampling;
 
 /// How long the process waits at its end for the last spans to be sent.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -62,9 +60,8 @@ pub(super) fn provider(
         .build()?;
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
-            settings.sample_ratio,
-        ))))
+        // What is not kept does not get here.
+        .with_sampler(Sampler::AlwaysOn)
         .with_resource(
             Resource::builder()
                 .with_service_name(settings.service_name.clone())
@@ -76,52 +73,20 @@ pub(super) fn provider(
 }
 
 /// The layer that turns `tracing` spans into those of OpenTelemetry.
-pub(super) fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
+pub(super) fn layer<S>(
+    provider: &SdkTracerProvider,
+    filter: EnvFilter,
+    sample_ratio: f64,
+) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
+    let sampling = Sampling {
+        ratio: sample_ratio,
+    };
     tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("tracing"))
-        .with_filter(filter_fn(is_ours))
-}
-
-/// Sending spans makes spans of its own; to send those too would never end.
-fn is_ours(metadata: &Metadata<'_>) -> bool {
-    const SENDERS: [&str; 5] = ["opentelemetry", "tonic", "tower", "hyper", "h2"];
-    let root = metadata.target().split("::").next().unwrap_or_default();
-    !SENDERS.iter().any(|sender| root.starts_with(sender))
-}
-
-/// Makes a span part of its caller's trace, given the two headers of W3C Trace Context. Call it
-/// before the span is entered. Without a `traceparent`, or without traces, nothing happens.
-pub fn continue_trace(span: &Span, traceparent: Option<&str>, tracestate: Option<&str>) {
-    if traceparent.is_some() {
-        let caller = Caller {
-            traceparent,
-            tracestate,
-        };
-        // Refused when the span is not recorded or already begun: it then has no caller to show.
-        let _ = span.set_parent(TraceContextPropagator::new().extract(&caller));
-    }
-}
-
-struct Caller<'h> {
-    traceparent: Option<&'h str>,
-    tracestate: Option<&'h str>,
-}
-
-impl Extractor for Caller<'_> {
-    fn get(&self, name: &str) -> Option<&str> {
-        match name {
-            "traceparent" => self.traceparent,
-            "tracestate" => self.tracestate,
-            _ => None,
-        }
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec!["traceparent", "tracestate"]
-    }
+        .with_filter(filter.and(sampling))
 }
 
 /// Flushes and ends the sending. It blocks, and the sending needs the runtime: so it is done on
@@ -139,9 +104,6 @@ pub(super) async fn shutdown(provider: SdkTracerProvider) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use opentelemetry::trace::TraceContextExt;
-    use tracing_subscriber::layer::SubscriberExt;
-
     use super::*;
 
     fn settings(endpoint: Option<&str>, sample_ratio: f64) -> TraceSettings {
@@ -174,25 +136,5 @@ mod tests {
     async fn an_address_that_needs_tls_is_refused() {
         let refused = provider(&settings(Some("https://127.0.0.1:4317"), 1.0), "1");
         assert!(matches!(refused, Err(TelemetryError::Exporter(_))));
-    }
-
-    #[test]
-    fn a_span_joins_the_trace_of_its_caller() {
-        const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        // Nothing is kept that begins here, so what is sampled is so by the caller's decision.
-        let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(0.0)));
-        let provider = SdkTracerProvider::builder().with_sampler(sampler).build();
-        let subscriber = tracing_subscriber::registry().with(layer(&provider));
-        tracing::subscriber::with_default(subscriber, || {
-            for (caller, sampled) in [(Some(CALLER), true), (None, false)] {
-                let span = tracing::info_span!("request");
-                continue_trace(&span, caller, None);
-                let context = span.context();
-                let found = context.span().span_context().clone();
-                assert_eq!(found.is_sampled(), sampled);
-                let id = found.trace_id().to_string();
-                assert_eq!(id == "0af7651916cd43dd8448eb211c80319c", sampled);
-            }
-        });
     }
 }

@@ -1,5 +1,5 @@
-//! Private PostgreSQL, Redis and Prometheus servers for tests, on free ports of 127.0.0.1, each with its own
-//! temporary folder. A server that already runs on the machine is never touched.
+//! Private PostgreSQL, Redis, Prometheus and OpenTelemetry servers for tests, on free ports of
+//! 127.0.0.1, each with its own temporary folder. A server that already runs on the machine is never touched.
 //!
 //! A test may stop, kill, freeze and restart its [`Server`]. The servers and their folders are
 //! gone when the test process is, however it ends, SIGKILL included.
@@ -15,7 +15,7 @@
 //!
 //! | file | what it knows |
 //! | --- | --- |
-//! | `postgres`, `redis`, `prometheus` | how that server is set up, started and found ready |
+//! | `postgres`, `redis`, `prometheus`, `rotel` | how that server is set up, started and found ready |
 //! | `server` | a server's folder, port and guardian |
 //! | `process` | signals, and the processes below a process |
 //! | `account`, `ports`, `programs` | the user to run as, free ports, where the programs are |
@@ -32,9 +32,11 @@ mod process;
 mod programs;
 mod prometheus;
 mod redis;
+mod rotel;
 mod server;
 
 pub use postgres::Postgres;
 pub use prometheus::Prometheus;
 pub use redis::Redis;
+pub use rotel::Rotel;
 pub use server::Server;

@@ -13,6 +13,7 @@
 //! | `clock` | a clock behind the newest record is told |
 //! | `drain` | what was acknowledged outlives SIGTERM, which is obeyed |
 //! | `disk_full` | a disk that is nearly full takes no event, and loses none |
+//! | `traces` | a request, the group that carried it and its SQL are one linked trace |
 //! | `two_servers` | two servers on one database are one counter |
 //! | `many_connections` | ten thousand connections, started with room for a thousand |
 //! | `bad_input` | each wrong request gets its own answer and changes nothing |
@@ -54,4 +55,5 @@ mod spool;
 mod stack;
 mod startup;
 mod support;
+mod traces;
 mod two_servers;

@@ -29,7 +29,7 @@ use business::{
 use foundation::{
     planted::planted_bug,
     supervision::{Role, Shutdown, Worker, spawn_worker},
-    telemetry::metrics::GROUP_SIZE,
+    telemetry::{Caller, metrics::GROUP_SIZE},
 };
 use prometheus::{
     Counter, Histogram, IntGauge, Registry, register_counter_vec_with_registry,
@@ -96,6 +96,8 @@ struct Waiting {
     members: SmallVec<[Arc<Member>; 1]>,
     events: u64,
     ticket: Ticket,
+    /// Whose trace is to show the group.
+    caller: Option<Caller>,
     /// When it came, by [`now_ms`].
     queued_ms: u64,
 }
@@ -220,6 +222,7 @@ impl DomainTallies for Batched {
             members: group.members.clone(),
             events,
             ticket,
+            caller: Caller::current(),
             queued_ms,
         });
         answered.await

@@ -7,6 +7,7 @@
 //! | `ledger`, `marks` | why it is counted once |
 //! | `read` | what is asked |
 //! | `schema` | migrations, and the check at the start |
+//! | `statement` | what a trace shows of a statement |
 //! | `error` | what a failure of the database means |
 //!
 //! The tables are in the folder `migrations` at the top of the repository.
@@ -17,6 +18,7 @@ mod marks;
 mod read;
 mod record;
 mod schema;
+mod statement;
 mod writers;
 
 use std::{future::Future, num::NonZeroU16, str::FromStr, time::Duration};

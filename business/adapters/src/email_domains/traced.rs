@@ -17,8 +17,8 @@ use tracing::Instrument;
 
 use super::Accounting;
 
-/// Shows what a store does: a span and a duration a call, its errors by kind, and accounts for the
-/// events it is given.
+/// Shows what a store does: a duration a call, its errors by kind, a span a read, and accounts for the
+/// events it is given. Whoever forms a group makes its span: who shares it is known there.
 pub struct Traced {
     inner: Arc<dyn DomainTallies>,
     store: &'static str,
@@ -97,14 +97,8 @@ impl Operation {
 impl DomainTallies for Traced {
     async fn record(&self, group: &Group) -> Result<Recorded, PortError> {
         let started = Instant::now();
-        let span = tracing::debug_span!(
-            "record",
-            otel.name = "commit group",
-            store = self.store,
-            members = group.members.len(),
-        );
         let recording = self.accounting.recording(group);
-        let result = self.inner.record(group).instrument(span).await;
+        let result = self.inner.record(group).await;
         recording.ended(&result);
         self.record.finished(started, result)
     }

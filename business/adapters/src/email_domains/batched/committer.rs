@@ -13,12 +13,13 @@ use business::{
     },
     kernel::{Clock, PortError},
 };
-use foundation::supervision::Heart;
+use foundation::{supervision::Heart, telemetry::shared_span};
 use prometheus::Counter;
 use tokio::{
     sync::{Mutex, mpsc, watch},
     time::timeout,
 };
+use tracing::{Instrument, field};
 use uuid::Uuid;
 
 use super::{Metrics, Waiting, answers::answer_all, oldest::Oldest};
@@ -173,11 +174,21 @@ impl Committer {
             accounting: &self.accounting,
             events: waiting.iter().map(|request| request.events).sum(),
         };
+        let callers = waiting.iter().filter_map(|request| request.caller.as_ref());
+        let span = shared_span(callers, || {
+            tracing::debug_span!(
+                "commit group",
+                requests = waiting.len(),
+                members = group.members.len(),
+                otel.status_code = field::Empty,
+                error.type = field::Empty,
+            )
+        });
         let mut busy = Busy {
             seconds: &self.metrics.busy_seconds,
             since: Instant::now(),
         };
-        let mut recording = self.inner.record(&group);
+        let mut recording = self.inner.record(&group).instrument(span.clone());
         let recorded = loop {
             // Who waits for an answer lives; how long for is not for here. Who is blocked does not
             // get to this.
@@ -190,6 +201,12 @@ impl Committer {
             }
         };
         drop(recording);
+        if let Err(error) = &recorded {
+            span.record("otel.status_code", "ERROR");
+            span.record("error.type", error.kind().as_str());
+        }
+        // It ends here, before those it was for.
+        drop(span);
         drop(busy);
         drop(taken);
         answer(waiting, recorded);

@@ -15,6 +15,7 @@ use super::{
     error::{Phase, port_error},
     record::OPERATION,
     schema::Rule,
+    statement::traced,
 };
 
 /// A group's id as the database holds it.
@@ -55,14 +56,15 @@ pub(super) async fn recorded_before(
     key: &GroupKey,
     rule: &Rule,
 ) -> Result<Recorded, PortError> {
-    let (threshold, last, outcomes): (Option<i64>, Option<i64>, Option<Vec<u8>>) = sqlx::query_as(
+    let ask = sqlx::query_as(
         "SELECT threshold, last_sequence, outcomes FROM store LEFT JOIN writers ON writer = $1",
     )
-    .bind(key.writer)
-    .fetch_one(connection)
-    .await
-    // The group is most likely applied, so a lost connection here does not mean that it is not.
-    .map_err(|error| port_error(OPERATION, Phase::Committing, error))?;
+    .bind(key.writer);
+    let (threshold, last, outcomes): (Option<i64>, Option<i64>, Option<Vec<u8>>) =
+        traced("SELECT store writers", ask.fetch_one(connection))
+            .await
+            // The group is most likely applied, so a lost connection here does not mean that it is not.
+            .map_err(|error| port_error(OPERATION, Phase::Committing, error))?;
     match outcomes {
         Some(outcomes) if key.sequence.is_some() && last == key.sequence => {
             let outcomes = decode(&outcomes, group.members.len())?;

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::{
     error::{Phase, port_error},
     record::OPERATION,
+    statement::traced,
 };
 use crate::email_domains::ledger::MarkLimits;
 
@@ -110,9 +111,8 @@ impl Generations {
         sqlx::query("SET LOCAL lock_timeout = '250ms'")
             .execute(&mut *transaction)
             .await?;
-        sqlx::query("LOCK TABLE marks IN ACCESS EXCLUSIVE MODE")
-            .execute(&mut *transaction)
-            .await?;
+        let lock = sqlx::query("LOCK TABLE marks IN ACCESS EXCLUSIVE MODE");
+        traced("LOCK marks", lock.execute(&mut *transaction)).await?;
         // Another may have been quicker.
         let Some((ending, began_at)) = self.ending(&mut transaction, now).await? else {
             return transaction.rollback().await;
@@ -160,12 +160,12 @@ impl Generations {
         connection: &mut PgConnection,
         now: i64,
     ) -> sqlx::Result<Option<(i64, i64)>> {
-        let (generation, began_at, bytes): (i64, i64, i64) = sqlx::query_as(
+        let ask = sqlx::query_as(
             "SELECT generation, began_at, pg_relation_size(format('marks_%s', generation))
              FROM mark_generations ORDER BY generation DESC LIMIT 1",
-        )
-        .fetch_one(connection)
-        .await?;
+        );
+        let (generation, began_at, bytes): (i64, i64, i64) =
+            traced("SELECT mark_generations", ask.fetch_one(connection)).await?;
         let window_s = i64::from(self.limits.window_s.get());
         let most = i64::from(self.limits.max_count.get()) * MARK_BYTES / KEPT;
         // Rounded up: two generations are the window, or more.
@@ -182,7 +182,7 @@ impl Generations {
         connection: &mut PgConnection,
         group: &Group,
     ) -> Result<(), PortError> {
-        sqlx::query(
+        let note = sqlx::query(
             "UPDATE mark_generations
              SET newest = GREATEST(newest, $1 + 5), newest_stamp = CASE
                  WHEN $2 >= 0 THEN GREATEST(newest_stamp, $2 + 5)
@@ -192,10 +192,9 @@ impl Generations {
                  AND (newest < $1 OR newest_stamp < $2)",
         )
         .bind(i64::from(group.formed_at.get()))
-        .bind(Given::of(group).latest_stamp)
-        .execute(connection)
-        .await
-        .map_err(|error| port_error(OPERATION, Phase::Before, error))?;
+        .bind(Given::of(group).latest_stamp);
+        let noted = traced("UPDATE mark_generations", note.execute(connection)).await;
+        noted.map_err(|error| port_error(OPERATION, Phase::Before, error))?;
         Ok(())
     }
 
@@ -214,18 +213,18 @@ impl Generations {
             ..
         } = Given::of(group);
 
+        let add = sqlx::query_as(include_str!("add_marks.sql"))
+            .bind(&keys)
+            .bind(fingerprints)
+            .bind(&stamps)
+            .bind(i64::from(group.formed_at.get()))
+            .bind(i64::from(self.limits.window_s.get()));
         let (forgotten_stamp, older, their_fingerprints, added): (
             i64,
             Vec<Uuid>,
             Vec<i64>,
             Vec<Uuid>,
-        ) = sqlx::query_as(include_str!("add_marks.sql"))
-            .bind(&keys)
-            .bind(fingerprints)
-            .bind(&stamps)
-            .bind(i64::from(group.formed_at.get()))
-            .bind(i64::from(self.limits.window_s.get()))
-            .fetch_one(&mut *connection)
+        ) = traced("INSERT marks", add.fetch_one(&mut *connection))
             .await
             .map_err(failed)?;
         let horizon = self.memory(0, forgotten_stamp).horizon(group.formed_at);
@@ -240,12 +239,11 @@ impl Generations {
         let missing = |key: &Uuid| !added.contains(key) && !stored.contains_key(&key.as_u128());
         let missing: Vec<Uuid> = keys.iter().copied().filter(missing).collect();
         if !missing.is_empty() {
-            let found: Vec<(Uuid, i64)> =
-                sqlx::query_as("SELECT key, fingerprint FROM marks WHERE key = ANY($1)")
-                    .bind(&missing)
-                    .fetch_all(connection)
-                    .await
-                    .map_err(failed)?;
+            let ask = sqlx::query_as("SELECT key, fingerprint FROM marks WHERE key = ANY($1)")
+                .bind(&missing);
+            let found: Vec<(Uuid, i64)> = traced("SELECT marks", ask.fetch_all(connection))
+                .await
+                .map_err(failed)?;
             stored.extend(found.into_iter().map(known));
         }
         let accounted = |(key, stamp): (&Uuid, &i64)| {

@@ -16,6 +16,7 @@ use super::{
     error::{Phase, port_error},
     marks::Generations,
     schema::Rule,
+    statement::traced,
 };
 
 /// How many rows a page with a verdict looks at, if its limit is not above that.
@@ -28,14 +29,14 @@ pub(super) async fn get(pool: &PgPool, domains: &[DomainName]) -> Result<Vec<Tal
     let mut names: Vec<&str> = domains.iter().map(DomainName::as_str).collect();
     names.sort_unstable();
     names.dedup();
-    let rows: Vec<Row> = sqlx::query_as(
+    let ask = sqlx::query_as(
         "SELECT domain, delivered, bounced, first_seen, last_seen
          FROM domain_tallies WHERE domain = ANY($1)",
     )
-    .bind(names)
-    .fetch_all(pool)
-    .await
-    .map_err(failed("get"))?;
+    .bind(names);
+    let rows: Vec<Row> = traced("SELECT domain_tallies", ask.fetch_all(pool))
+        .await
+        .map_err(failed("get"))?;
     let found: HashMap<&str, &Row> = rows.iter().map(|row| (row.0.as_str(), row)).collect();
     domains
         .iter()
@@ -68,15 +69,15 @@ pub(super) async fn page(
     let scanned = request
         .verdict
         .map_or(one_more, |_| cmp::max(one_more, PAGE_SCAN));
-    let rows: Vec<Row> = sqlx::query_as(
+    let ask = sqlx::query_as(
         "SELECT domain, delivered, bounced, first_seen, last_seen
          FROM domain_tallies WHERE domain > $1 ORDER BY domain LIMIT $2",
     )
     .bind(after)
-    .bind(scanned)
-    .fetch_all(pool)
-    .await
-    .map_err(failed("page"))?;
+    .bind(scanned);
+    let rows: Vec<Row> = traced("SELECT domain_tallies", ask.fetch_all(pool))
+        .await
+        .map_err(failed("page"))?;
 
     let mut page = Page::default();
     let mut last = None;
@@ -103,19 +104,19 @@ pub(super) async fn page(
 
 pub(super) async fn totals(pool: &PgPool) -> Result<Totals, PortError> {
     // A sum of bigints is numeric. The parts of one row are held at the limit; so is their sum.
+    let ask = sqlx::query_as(
+        "SELECT
+             LEAST(coalesce(sum(delivered), 0), 9223372036854775807)::bigint,
+             LEAST(coalesce(sum(bounced), 0), 9223372036854775807)::bigint,
+             coalesce(sum(domains), 0)::bigint,
+             coalesce(sum(catch_all), 0)::bigint,
+             coalesce(sum(not_catch_all), 0)::bigint
+         FROM writer_totals",
+    );
     let (delivered, bounced, domains, catch_all, not_catch_all): (i64, i64, i64, i64, i64) =
-        sqlx::query_as(
-            "SELECT
-                 LEAST(coalesce(sum(delivered), 0), 9223372036854775807)::bigint,
-                 LEAST(coalesce(sum(bounced), 0), 9223372036854775807)::bigint,
-                 coalesce(sum(domains), 0)::bigint,
-                 coalesce(sum(catch_all), 0)::bigint,
-                 coalesce(sum(not_catch_all), 0)::bigint
-             FROM writer_totals",
-        )
-        .fetch_one(pool)
-        .await
-        .map_err(failed("totals"))?;
+        traced("SELECT writer_totals", ask.fetch_one(pool))
+            .await
+            .map_err(failed("totals"))?;
     Ok(Totals {
         delivered: count(delivered, "totals")?,
         bounced: count(bounced, "totals")?,
@@ -126,8 +127,8 @@ pub(super) async fn totals(pool: &PgPool) -> Result<Totals, PortError> {
 }
 
 pub(super) async fn newest(pool: &PgPool) -> Result<Option<UnixSeconds>, PortError> {
-    let (newest,): (Option<i64>,) = sqlx::query_as("SELECT max(recorded_at) FROM writers")
-        .fetch_one(pool)
+    let ask = sqlx::query_as("SELECT max(recorded_at) FROM writers");
+    let (newest,): (Option<i64>,) = traced("SELECT writers", ask.fetch_one(pool))
         .await
         .map_err(failed("newest"))?;
     newest
@@ -143,13 +144,13 @@ pub(super) async fn probe(
     rule: &Rule,
     generations: &Generations,
 ) -> Result<Probe, PortError> {
+    let ask = sqlx::query_as(
+        "SELECT id, threshold, marks_forgotten_through, marks_forgotten_stamp FROM store",
+    );
     let (id, threshold, forgotten_through, forgotten_stamp): (Uuid, Option<i64>, i64, i64) =
-        sqlx::query_as(
-            "SELECT id, threshold, marks_forgotten_through, marks_forgotten_stamp FROM store",
-        )
-        .fetch_one(pool)
-        .await
-        .map_err(failed("probe"))?;
+        traced("SELECT store", ask.fetch_one(pool))
+            .await
+            .map_err(failed("probe"))?;
     rule.check(threshold)
         .map_err(|error| error.refusing("probe"))?;
     Ok(Probe {

@@ -19,6 +19,7 @@ use super::{
     ledger::{self, GroupKey},
     marks::{Generations, Given},
     schema::Rule,
+    statement::traced,
 };
 
 pub(super) const OPERATION: &str = "record";
@@ -82,10 +83,9 @@ pub(super) async fn record(
     }
     // All lock in one order: the writer, marks by key, domains by name, sums, the generation.
     let failed = |error| port_error(OPERATION, Phase::Before, error);
-    let mut transaction = connection.begin().await.map_err(failed)?;
-    sqlx::query("SELECT FROM writers WHERE writer = $1 FOR UPDATE")
-        .bind(key.writer)
-        .execute(&mut *transaction)
+    let mut transaction = traced("BEGIN", connection.begin()).await.map_err(failed)?;
+    let lock = sqlx::query("SELECT FROM writers WHERE writer = $1 FOR UPDATE").bind(key.writer);
+    traced("SELECT writers", lock.execute(&mut *transaction))
         .await
         .map_err(failed)?;
     let stored = generations.add(&mut transaction, group).await?;
@@ -103,7 +103,7 @@ pub(super) async fn record(
         return ledger::recorded_before(connection, group, &key, rule).await;
     };
     generations.note(&mut transaction, group).await?;
-    let committed = transaction.commit().await;
+    let committed = traced("COMMIT", transaction.commit()).await;
     committed.map_err(|error| port_error(OPERATION, Phase::Committing, error))?;
     Ok(recorded)
 }
@@ -126,7 +126,7 @@ async fn fresh(
     }
     let outcomes = resolve_marks(&group.members, UnixSeconds::ZERO, |_| None);
     let folded = Folded::of(group, &outcomes);
-    let (applied, turned, turns): Applied = match folded
+    let statement = folded
         .bind(
             sqlx::query_as(AssertSqlSafe(MARKED.as_str())),
             group,
@@ -137,10 +137,12 @@ async fn fresh(
         .bind(given.keys)
         .bind(given.fingerprints)
         .bind(earliest)
-        .bind(given.latest_stamp)
-        .fetch_one(connection)
-        .await
-    {
+        .bind(given.latest_stamp);
+    let counted = traced(
+        "INSERT marks domain_tallies",
+        statement.fetch_one(connection),
+    );
+    let (applied, turned, turns): Applied = match counted.await {
         Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Ok(None),
         result => result.map_err(|error| port_error(OPERATION, Phase::Committing, error))?,
     };
@@ -161,11 +163,10 @@ async fn apply(
     phase: Phase,
 ) -> Result<Option<Recorded>, PortError> {
     let folded = Folded::of(group, &outcomes);
-    let (applied, turned, turns): Applied = folded
-        .bind(sqlx::query_as(APPLY), group, key, &outcomes, rule)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(|error| port_error(OPERATION, phase, error))?;
+    let statement = folded.bind(sqlx::query_as(APPLY), group, key, &outcomes, rule);
+    let counted = traced("INSERT domain_tallies", statement.fetch_one(connection)).await;
+    let (applied, turned, turns): Applied =
+        counted.map_err(|error| port_error(OPERATION, phase, error))?;
     if !applied {
         return Ok(None);
     }

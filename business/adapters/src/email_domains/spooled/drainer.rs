@@ -26,12 +26,14 @@ use business::{
 use foundation::{
     planted::{kill_point, planted_bug},
     supervision::Heart,
+    telemetry::root_span,
 };
 use tokio::{
     sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{Mode, Shared, spool, spool::Sealed};
@@ -261,7 +263,9 @@ impl Drainer {
     /// Sends a group to the store once. It may take its time.
     async fn record(&self, group: &Group) -> Result<Result<Recorded, PortError>, Closed> {
         let mut closing = self.closing.clone();
-        let mut recording = self.shared.inner.record(group);
+        // Its requests were answered long ago.
+        let span = root_span(|| tracing::debug_span!("drain group", members = group.members.len()));
+        let mut recording = self.shared.inner.record(group).instrument(span);
         loop {
             tokio::select! {
                 recorded = &mut recording => return Ok(recorded),

@@ -1,0 +1,334 @@
+//! Which spans are made, and how spans of different traces find each other.
+//!
+//! Whether a trace is kept is decided before its first span is made, so that a request that is not
+//! traced costs next to nothing. A span is made where a trace begins ([`request_span`],
+//! [`root_span`]), or inside another that was made; any other is not.
+
+use std::cell::Cell;
+
+use opentelemetry::Context;
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::trace::TraceContextExt;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Metadata, Span, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::layer;
+use tracing_subscriber::layer::Filter;
+use tracing_subscriber::registry::LookupSpan;
+
+/// How many callers a shared span shows at the most: as many links as OpenTelemetry lets a span have.
+const MAX_CALLERS: usize = 128;
+
+thread_local! {
+    /// What is known of the span that is being made.
+    static MAKING: Cell<Making> = const { Cell::new(Making::Inner) };
+}
+
+#[derive(Clone, Copy)]
+enum Making {
+    /// It is kept if the one around it is.
+    Inner,
+    /// It begins a trace.
+    Root,
+    /// Another has decided about the trace.
+    Decided(bool),
+}
+
+/// Lets those spans through that belong to a trace that is kept.
+pub(super) struct Sampling {
+    /// The share of traces that are kept, of those that begin here.
+    pub(super) ratio: f64,
+}
+
+impl<S> Filter<S> for Sampling
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn enabled(&self, metadata: &Metadata<'_>, context: &layer::Context<'_, S>) -> bool {
+        let making = if metadata.is_span() {
+            MAKING.replace(Making::Inner)
+        } else {
+            Making::Inner
+        };
+        match making {
+            Making::Inner => context.lookup_current().is_some(),
+            Making::Root => fastrand::f64() < self.ratio,
+            Making::Decided(kept) => kept,
+        }
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        match is_ours(metadata) {
+            true => Interest::sometimes(),
+            false => Interest::never(),
+        }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::TRACE)
+    }
+}
+
+/// Sending spans makes spans of its own; to send those too would never end.
+fn is_ours(metadata: &Metadata<'_>) -> bool {
+    const SENDERS: [&str; 5] = ["opentelemetry", "tonic", "tower", "hyper", "h2"];
+    let root = metadata.target().split("::").next().unwrap_or_default();
+    !SENDERS.iter().any(|sender| root.starts_with(sender))
+}
+
+/// The span of a request, which `make` makes, at debug. With a `traceparent` (W3C Trace Context) it
+/// goes on with its caller's trace, and is kept if that is; else it begins one.
+pub fn request_span<'h>(
+    header: impl Fn(&str) -> Option<&'h str>,
+    make: impl FnOnce() -> Span,
+) -> Span {
+    // Nobody wants spans: no header is even looked at.
+    if LevelFilter::current() < LevelFilter::DEBUG {
+        return Span::none();
+    }
+    let traceparent = header("traceparent");
+    if traceparent.is_none() {
+        return root_span(make);
+    }
+    let headers = Headers {
+        traceparent,
+        tracestate: header("tracestate"),
+    };
+    let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
+    // One that cannot be read is none.
+    if !caller.has_active_span() {
+        return root_span(make);
+    }
+    let kept = caller.span().span_context().is_sampled();
+    let span = making(Making::Decided(kept), make);
+    if kept {
+        // Refused when nobody sends spans.
+        let _ = span.set_parent(caller);
+    }
+    span
+}
+
+/// A span, which `make` makes, that begins a trace of its own.
+pub fn root_span(make: impl FnOnce() -> Span) -> Span {
+    making(Making::Root, make)
+}
+
+/// The span, which `make` makes, of work that is done at once for several callers. It is part of the
+/// trace of the first; it and the spans of the others are linked with each other. Without a caller
+/// whose trace is kept there is no span.
+pub fn shared_span<'c>(
+    callers: impl Iterator<Item = &'c Caller>,
+    make: impl FnOnce() -> Span,
+) -> Span {
+    let mut callers = callers.take(MAX_CALLERS).peekable();
+    let Some(first) = callers.next() else {
+        return Span::none();
+    };
+    let span = making(Making::Decided(true), make);
+    let _ = span.set_parent(Context::clone(&first.0));
+    if callers.peek().is_some() {
+        let shared = span.context().span().span_context().clone();
+        for caller in callers {
+            let caller = caller.0.span();
+            span.add_link(caller.span_context().clone());
+            caller.add_link(shared.clone(), Vec::new());
+        }
+    }
+    span
+}
+
+fn making(what: Making, make: impl FnOnce() -> Span) -> Span {
+    MAKING.set(what);
+    let span = make();
+    // Nobody may have asked.
+    MAKING.set(Making::Inner);
+    span
+}
+
+/// A span whose trace is kept, carried to where others do its work. One pointer.
+#[derive(Clone, Debug)]
+pub struct Caller(Box<Context>);
+
+impl Caller {
+    /// The span this is in, if its trace is kept.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        Context::map_current(|context| {
+            // No allocation for the others.
+            is_kept(context).then(|| Self(Box::new(context.clone())))
+        })
+    }
+}
+
+/// The ids of the span this is in, if its trace is kept: of the trace and of the span, in hexadecimal.
+pub(super) fn current_ids() -> Option<(String, String)> {
+    Context::map_current(|context| {
+        is_kept(context).then(|| {
+            let span = context.span();
+            let ids = span.span_context();
+            (ids.trace_id().to_string(), ids.span_id().to_string())
+        })
+    })
+}
+
+fn is_kept(context: &Context) -> bool {
+    context.has_active_span() && context.span().span_context().is_sampled()
+}
+
+struct Headers<'h> {
+    traceparent: Option<&'h str>,
+    tracestate: Option<&'h str>,
+}
+
+impl Extractor for Headers<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        match name {
+            "traceparent" => self.traceparent,
+            "tracestate" => self.tracestate,
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent", "tracestate"]
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::TracerProvider;
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+    use tracing::debug_span;
+    use tracing_subscriber::layer::{Layer, SubscriberExt};
+
+    use super::*;
+
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+    #[derive(Clone, Debug, Default)]
+    struct Sent(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Sent {
+        async fn export(&self, spans: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().unwrap().extend(spans);
+            Ok(())
+        }
+    }
+
+    /// The spans that are sent of what `work` does.
+    fn sent(ratio: f64, work: impl FnOnce()) -> Vec<SpanData> {
+        let exporter = Sent::default();
+        let provider = SdkTracerProvider::builder()
+            .with_simple_exporter(exporter.clone())
+            .build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let subscriber = tracing_subscriber::registry().with(layer.with_filter(Sampling { ratio }));
+        tracing::subscriber::with_default(subscriber, work);
+        exporter.0.lock().unwrap().clone()
+    }
+
+    fn request(traceparent: Option<&str>) -> Span {
+        let header = |name: &str| traceparent.filter(|_| name == "traceparent");
+        request_span(header, || debug_span!("request"))
+    }
+
+    fn caller(sampled: bool) -> String {
+        format!("00-{TRACE}-b7ad6b7169203331-0{}", u8::from(sampled))
+    }
+
+    #[test]
+    fn the_caller_decides_and_else_the_ratio() {
+        for (ratio, traceparent, kept) in [
+            (1.0, None, true),
+            (0.0, None, false),
+            (0.0, Some(caller(true)), true),
+            (1.0, Some(caller(false)), false),
+            (1.0, Some("rubbish".to_owned()), true),
+            (0.0, Some("rubbish".to_owned()), false),
+        ] {
+            let spans = sent(ratio, || drop(request(traceparent.as_deref())));
+            assert_eq!(spans.len(), usize::from(kept), "{ratio} {traceparent:?}");
+            let continued = traceparent == Some(caller(true));
+            for span in spans {
+                let id = span.span_context.trace_id().to_string();
+                assert_eq!(id == TRACE, continued);
+                let parent = span.parent_span_id.to_string();
+                assert_eq!(parent == "b7ad6b7169203331", continued);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_in_no_trace_is_not_sent_nor_is_what_is_in_one_that_is_not_kept() {
+        let spans = sent(1.0, || {
+            drop(debug_span!("nowhere"));
+            assert!(Caller::current().is_none());
+            request(Some(&caller(false))).in_scope(|| {
+                drop(debug_span!("unkept"));
+                assert!(Caller::current().is_none());
+                assert_eq!(current_ids(), None);
+            });
+            root_span(|| debug_span!("root")).in_scope(|| drop(debug_span!("inner")));
+        });
+        let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
+        assert_eq!(names, ["inner", "root"]);
+        let [inner, root] = &spans[..] else {
+            panic!("{spans:?}")
+        };
+        assert_eq!(inner.parent_span_id, root.span_context.span_id());
+    }
+
+    #[test]
+    fn a_shared_span_is_the_first_callers_and_linked_with_the_others() {
+        let spans = sent(1.0, || {
+            let requests = [request(None), request(None), request(None)];
+            let callers = requests
+                .each_ref()
+                .map(|span| span.in_scope(Caller::current).unwrap());
+            drop(shared_span(callers.iter(), || debug_span!("shared")));
+            assert!(shared_span([].into_iter(), || debug_span!("nobody's")).is_disabled());
+        });
+        let [shared, first, others @ ..] = &spans[..] else {
+            panic!("{spans:?}")
+        };
+        let context = |span: &SpanData| span.span_context.clone();
+        let links =
+            |span: &SpanData| Vec::from_iter(span.links.iter().map(|it| it.span_context.clone()));
+        assert_eq!(
+            (shared.parent_span_id, context(shared).trace_id()),
+            (context(first).span_id(), context(first).trace_id())
+        );
+        assert_eq!(
+            links(shared),
+            others.iter().map(context).collect::<Vec<_>>()
+        );
+        assert_eq!(links(first), []);
+        assert_eq!(others.len(), 2);
+        for other in others {
+            assert_eq!(links(other), [context(shared)]);
+        }
+    }
+
+    #[test]
+    fn a_caller_takes_one_pointer_there_or_not() {
+        assert_eq!(size_of::<Option<Caller>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn a_shared_span_has_a_bounded_number_of_links() {
+        let spans = sent(1.0, || {
+            let request = request(None);
+            let caller = request.in_scope(Caller::current).unwrap();
+            let callers = std::iter::repeat_n(&caller, 10 * MAX_CALLERS);
+            drop(shared_span(callers, || debug_span!("shared")));
+        });
+        assert_eq!(spans[0].links.len(), MAX_CALLERS - 1);
+        assert_eq!(spans[0].links.dropped_count, 0);
+    }
+}
