@@ -196,6 +196,11 @@ fn machine() -> String {
         "{cores} cores ({}), {} GiB, Linux {}",
         field(&read("/proc/cpuinfo"), "model name"),
         memory_kb >> 20,
-        read("/proc/sys/kernel/osrelease").trim()
+        // Without what a distribution calls its build.
+        read("/proc/sys/kernel/osrelease")
+            .trim()
+            .split('-')
+            .next()
+            .unwrap_or_default()
     )
 }

@@ -30,7 +30,7 @@ use crate::{
     problem::{Kind, Problem},
     routes::Route,
 };
-use observation::Observer;
+use observation::{Observer, bounded};
 
 /// The header field of an answer to what had been counted before, under the same key.
 pub(crate) const REPLAYED: &str = "idempotency-replayed";
@@ -82,10 +82,11 @@ impl Gate {
             tracing::debug_span!(
                 target: "api::request",
                 "request",
-                otel.name = %format_args!("{} {}", request.method(), self.route.template),
+                otel.name = %format_args!("{} {}", bounded(request.method()), self.route.template),
                 otel.kind = "server",
                 otel.status_code = field::Empty,
-                http.request.method = %request.method(),
+                error.type = field::Empty,
+                http.request.method = bounded(request.method()),
                 http.response.status_code = field::Empty,
                 http.route = self.route.template,
                 request_id = id.as_str(),
@@ -98,6 +99,7 @@ impl Gate {
             span.record("http.response.status_code", status.as_u16());
             if status.is_server_error() {
                 span.record("otel.status_code", "ERROR");
+                span.record("error.type", status.as_str());
             }
         }
         Ok(response)

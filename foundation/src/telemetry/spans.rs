@@ -78,6 +78,10 @@ fn is_ours(metadata: &Metadata<'_>) -> bool {
     !SENDERS.iter().any(|sender| root.starts_with(sender))
 }
 
+/// A longer `tracestate` is left out: so much has to be carried on (W3C Trace Context, "tracestate limits"), and
+/// each span of the trace has a copy.
+const MAX_TRACESTATE: usize = 512;
+
 /// The span of a request, which `make` makes, at debug. With a `traceparent` (W3C Trace Context) it
 /// goes on with its caller's trace, and is kept if that is; else it begins one.
 pub fn request_span<'h>(
@@ -94,7 +98,7 @@ pub fn request_span<'h>(
     }
     let headers = Headers {
         traceparent,
-        tracestate: header("tracestate"),
+        tracestate: header("tracestate").filter(|state| state.len() <= MAX_TRACESTATE),
     };
     let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
     // One that cannot be read is none.
@@ -133,7 +137,10 @@ pub fn shared_span<'c>(
         for caller in callers {
             let caller = caller.0.span();
             span.add_link(caller.span_context().clone());
-            caller.add_link(shared.clone(), Vec::new());
+            // It is not when the filter leaves this span out.
+            if shared.is_valid() {
+                caller.add_link(shared.clone(), Vec::new());
+            }
         }
     }
     span

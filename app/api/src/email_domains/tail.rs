@@ -442,7 +442,7 @@ mod tests {
     async fn who_watches_a_domain_sees_that_one_and_nobody_is_told_once_all_are_gone() {
         let tail = Arc::new(Tail::default());
         assert!(
-            tail.of_event(&name("a.example"), EventKind::Bounced)
+            tail.of_event(&name("a.example"), EventKind::Bounced, || 1.into())
                 .is_none()
         );
         let one = watching(&tail, wants(Some("b.example"), 10));

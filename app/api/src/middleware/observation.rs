@@ -284,7 +284,7 @@ impl Drop for Observation<'_> {
 }
 
 /// The method as a label: a client may send any word (OpenTelemetry's `_OTHER`).
-fn bounded(method: &Method) -> &'static str {
+pub(super) fn bounded(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -71,14 +71,10 @@ async fn a_request_its_group_and_its_sql_are_one_linked_trace() {
     // The committer waits with the first, so that the others are one group.
     postgres.freeze();
     let mut first = send(&server, "first.example", "").await;
-    let taken = async || {
-        let (depth, waits) = (
-            "catchall_queue_depth{committer=\"0\"}",
-            "http_server_active_requests",
-        );
-        server.metric(depth).await == 0 && server.metric(waits).await >= 2
-    };
-    until("the first is being recorded", taken).await;
+    until("the first is being recorded", async || {
+        server.metric("catchall_group_requests_count").await == 1
+    })
+    .await;
     let mut others = Vec::new();
     for number in 0..7 {
         // Three go on with a trace, three begin one, and one is in a trace that nobody keeps.
@@ -238,17 +234,35 @@ async fn what_failed_says_so() {
     let server = collector.traced(setup, 1.0).start();
     postgres.kill();
     assert_eq!(put(&server, "a.example", "").await, 503);
+    postgres.start_again();
+    let rename = "ALTER TABLE domain_tallies RENAME TO elsewhere";
+    postgres.query(&postgres.url("postgres"), rename);
+    assert!(put(&server, "a.example", "").await >= 500);
     server.stop();
-    let (requests, commits) = (
-        collector.named(PUT, 1).await,
-        collector.named("commit group", 1).await,
+    let (mut requests, mut commits) = (
+        collector.named(PUT, 2).await,
+        collector.named("commit group", 2).await,
     );
-    for span in [&requests[0], &commits[0]] {
+    let spans = collector.spans();
+    let statement = spans
+        .iter()
+        .find(|span| attributes(span).contains_key("db.response.status_code"));
+    let statement = statement.expect("the SQL that failed");
+    let undefined_table = "42P01";
+    assert_eq!(
+        attributes(statement)["db.response.status_code"],
+        undefined_table
+    );
+    for span in requests.iter().chain(&commits).chain([statement]) {
         let status = span.status.clone().unwrap_or_default();
         assert_eq!(status.code(), StatusCode::Error, "{span:#?}");
     }
-    let answered = &attributes(&requests[0])["http.response.status_code"];
-    assert_eq!(answered, "503");
+    for spans in [&mut requests, &mut commits] {
+        spans.sort_by_key(|span| span.start_time_unix_nano);
+    }
+    let answered = attributes(&requests[0]);
+    assert_eq!(answered["http.response.status_code"], "503");
+    assert_eq!(answered["error.type"], "503");
     assert_eq!(attributes(&commits[0])["error.type"], "unavailable");
 }
 
@@ -268,16 +282,12 @@ async fn what_waited_in_a_spool_has_a_trace_of_its_own() {
         server.metric("catchall_spool_bytes").await == 0
     })
     .await;
+    assert!(put(&server, "a.example", "").await < 300);
     server.stop();
 
-    collector.named("commit group", 2).await;
+    // It is sent after what ended before.
+    collector.named("commit group", 3).await;
     let spans = collector.spans();
-    let failed = |span: &&Span| {
-        let status = span.status.clone().unwrap_or_default();
-        span.name == "INSERT domain_tallies" && status.code() == StatusCode::Error
-    };
-    let failed = spans.iter().find(failed).expect("the SQL that failed");
-    assert_eq!(attributes(failed)["error.type"], "io");
     let drained = spans
         .iter()
         .find(|span| span.name == "drain group" && !below(&spans, span).is_empty());
