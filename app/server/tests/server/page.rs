@@ -10,8 +10,13 @@ use serde_json::{Value, json};
 
 use crate::support::{DEADLINE, Kind, Setup};
 
-/// Starts the driver, and ends it once the test process is gone, however it went: then its input ends.
-const GUARDED: &str = "chromedriver --port=0 </dev/null & driver=$!; cat >/dev/null; kill $driver";
+/// Starts the driver, and ends it and its browser once the test process is gone, however it went: then
+/// its input ends. The driver alone would leave the browser behind.
+const GUARDED: &str = r#"
+chromedriver --port=0 </dev/null & driver=$!
+cat >/dev/null
+kill $(grep -ls "^PPid:[[:space:]]*$driver\$" /proc/[0-9]*/status | cut -d/ -f3) "$driver"
+"#;
 
 /// A headless Chromium.
 struct Browser {
@@ -93,6 +98,11 @@ impl Browser {
         input.clear().await.unwrap();
         let typed = format!("{domain}{}", char::from(Key::Enter));
         input.send_keys(&typed).await.unwrap();
+    }
+
+    /// Ends it, with all that it keeps in files.
+    async fn close(self) {
+        self.client.clone().close().await.unwrap();
     }
 
     async fn click(&self, css: &str) {
@@ -195,6 +205,7 @@ async fn the_page_shows_what_the_server_does() {
     browser
         .until("#answer .error", |text| text.contains("does not answer"))
         .await;
+    browser.close().await;
 }
 
 /// `make screenshots`: the page under load, for the docs.
@@ -259,6 +270,7 @@ async fn pictures_of_the_page() {
             .await;
         let picture = browser.client.screenshot().await.unwrap();
         std::fs::write(format!("{FOLDER}/{name}.png"), picture).unwrap();
+        browser.close().await;
     }
     load.iter().for_each(tokio::task::JoinHandle::abort);
 }
