@@ -1,7 +1,7 @@
 //! Which spans are made, and how spans of different traces find each other.
 //!
-//! Whether a trace is kept is decided before its first span is made, so that a request that is not
-//! traced costs next to nothing. A span is made where a trace begins ([`request_span`],
+//! Whether a trace is kept is decided before its first span is made, so that none is made for a request
+//! that is not traced. A span is made where a trace begins ([`request_span`],
 //! [`root_span`]), or inside another that was made; any other is not.
 
 use std::cell::Cell;
