@@ -8,7 +8,7 @@ URL ?= http://127.0.0.1:7000
 PLANTED := --features torture/planted-bugs --bin torture-planted --test telemetry
 
 .DEFAULT_GOAL := help
-.PHONY: help start build createEvents test check fmt migrate torture bench bench-quick bench-functions fuzz profile dashboards screenshots up down
+.PHONY: help start build createEvents test check fmt migrate torture bench bench-quick bench-functions fuzz profile instructions dashboards screenshots up down
 
 help: ## Explain the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-zA-Z]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ fuzz: ## Try any bytes on the parsers, a minute each. Needs a nightly compiler a
 
 profile: ## Show where the server's CPU goes. Needs perf. ARGS="--events 3000000 --bulk 1000 --connections 4"
 	sh scripts/profile.sh $(or $(ARGS),--events 200000 --domains 10000 --connections 64)
+
+instructions: ## Count the instructions that a PUT takes, function by function. Needs valgrind.
+	sh scripts/instructions.sh $(ARGS)
 
 dashboards: ## Make deploy/grafana/dashboards from dashboards.py.
 	sh scripts/test-dependencies.sh

@@ -41,12 +41,11 @@ class Source:
     def __init__(self, url, start, end, rate_interval):
         self.url, self.start, self.end = url, start, end
         self.step = max(1, math.ceil((end - start) / 240))
-        of = self.instances
         self.variables = {
             "$__rate_interval": rate_interval,
             "$job": "catchall",
-            "$instance": of("catchall_build_info"),
-            "$generator": of("create_events_target_rate"),
+            "$instance": self.instances("catchall_build_info"),
+            "$generator": self.instances("create_events_target_rate"),
         }
 
     def get(self, page, **parameters):
@@ -55,16 +54,14 @@ class Source:
             return json.load(answer)["data"]
 
     def instances(self, metric):
-        found = self.get("label/instance/values", **{"match[]": metric})
-        return "|".join(re.escape(name) for name in found)
+        return "|".join(map(re.escape, self.get("label/instance/values", **{"match[]": metric})))
 
     def series(self, expr):
         for name, value in self.variables.items():
             # Inside a string of PromQL a backslash is written twice.
             expr = expr.replace(name, value.replace("\\", "\\\\"))
-        answer = self.get(
-            "query_range", query=expr, start=self.start, end=self.end, step=self.step
-        )
+        span = {"start": self.start, "end": self.end, "step": self.step}
+        answer = self.get("query_range", query=expr, **span)
         for one in answer["result"]:
             points = ((moment, float(value)) for moment, value in one["values"])
             yield one["metric"], [(t, v) for t, v in points if math.isfinite(v)]
@@ -75,13 +72,8 @@ def number(value, unit):
     if unit == "percentunit":
         return f"{value * 100:.3g} %"
     if unit == "s":
-        for least, factor, name in (
-            (5400, 3600, "h"),
-            (90, 60, "min"),
-            (1, 1, "s"),
-            (1e-3, 1e-3, "ms"),
-            (0, 1e-6, "µs"),
-        ):
+        seconds = (5400, 3600, "h"), (90, 60, "min"), (1, 1, "s"), (1e-3, 1e-3, "ms"), (0, 1e-6, "µs")
+        for least, factor, name in seconds:
             if abs(value) >= least:
                 return f"{value / factor:.3g} {name}" if value else "0 s"
     base, names = (1024, " KMGT") if unit in ("bytes", "Bps") else (1000, " kMGT")
@@ -117,11 +109,8 @@ def collect(panel, source):
         # The largest first, in the clearest colours.
         largest = sorted(source.series(target["expr"]), key=lambda one: -sum(v for _, v in one[1]))
         for labels, points in largest:
-            name = re.sub(
-                r"\{\{(\w+)\}\}",
-                lambda label, labels=labels: labels.get(label[1], ""),
-                target.get("legendFormat", ""),
-            )
+            legend = target.get("legendFormat", "")
+            name = re.sub(r"\{\{(\w+)\}\}", lambda it, of=labels: of.get(it[1], ""), legend)
             if points:
                 found.append((name or "value", points))
     return found
@@ -154,20 +143,54 @@ def bounds(values, defaults, logarithmic):
     return low, high + (high - low) * 0.05
 
 
+def timeline(source, left, right, top, bottom):
+    """Where a moment is, and the axis that says so."""
+
+    def x(moment):
+        return left + (moment - source.start) / (source.end - source.start) * (right - left)
+
+    axis = []
+    for moment in ticks(0, source.end - source.start, "s"):
+        at = x(source.start + moment)
+        clock = f"{int(moment) // 60}:{int(moment) % 60:02}"
+        axis.append(f'<path d="M{at:.1f} {top}V{bottom}" stroke="#f0f1f3"/>')
+        axis.append(f'<text x="{at:.1f}" y="{bottom + 13}" text-anchor="middle">{clock}</text>')
+    return x, axis
+
+
+def drawn(width, bottom, svg, legend):
+    svg = f'<svg width="{width - 2}" height="{bottom + 18}">{"".join(svg)}</svg>'
+    return f'{svg}<div class="legend">{"".join(legend)}</div>'
+
+
+def lanes(panel, source, width, height):
+    """A bar for each line, in the colour of its state."""
+    found, states = collect(panel, source), panel["fieldConfig"]["defaults"]["mappings"][0]["options"]
+    left, top, bottom = 262, 6, min(height - 62, 6 + 24 * len(found))
+    x, svg = timeline(source, left, width - 10, top, bottom)
+    for lane, (name, points) in enumerate(found):
+        high = (bottom - top) / len(found)
+        at, high = top + high * lane, high - 4
+        svg.append(f'<text x="{left - 8}" y="{at + high - 5:.1f}" text-anchor="end">{name}</text>')
+        for moment, value in points:
+            color, end = THRESHOLDS[states[f"{value:g}"]["color"]], min(moment + source.step, source.end)
+            wide = x(end) - x(moment) + 0.3
+            svg.append(f'<path d="M{x(moment):.1f} {at:.1f}h{wide:.1f}v{high:.1f}h-{wide:.1f}" fill="{color}" shape-rendering="crispEdges"/>')
+    legend = (f'<i style="color:{THRESHOLDS[it["color"]]}">■</i> {it["text"]} ' for it in states.values())
+    return drawn(width, bottom, svg, legend)
+
+
 def lines(panel, source, width, height):
     defaults = panel["fieldConfig"]["defaults"]
     unit, found = defaults["unit"], collect(panel, source)
     custom = defaults.get("custom", {})
     logarithmic = custom.get("scaleDistribution", {}).get("type") == "log"
-    marks = "thresholdsStyle" in custom
-    steps = defaults["thresholds"]["steps"][1:] if marks else []
+    steps = defaults["thresholds"]["steps"][1:] if "thresholdsStyle" in custom else []
     low, high = bounds([v for _, points in found for _, v in points], defaults, logarithmic)
 
     legend_lines = max(1, math.ceil(sum(len(name) * 6.4 + 75 for name, _ in found) / (width - 20)))
     left, right, top, bottom = 62, width - 10, 6, height - 46 - 15 * min(legend_lines, 4)
-
-    def x(moment):
-        return left + (moment - source.start) / (source.end - source.start) * (right - left)
+    x, svg = timeline(source, left, right, top, bottom)
 
     def y(value):
         if logarithmic:
@@ -176,25 +199,15 @@ def lines(panel, source, width, height):
             bottom_value, top_value = low, high
         return bottom - (value - bottom_value) / (top_value - bottom_value) * (bottom - top)
 
-    svg = []
     for value in ticks(low, high, unit, logarithmic):
         if low <= value <= high:
-            at = y(value)
+            at, told = y(value), number(value, unit)
             svg.append(f'<path d="M{left} {at:.1f}H{right}" stroke="#e6e7ea"/>')
-            svg.append(
-                f'<text x="{left - 6}" y="{at + 3:.1f}" text-anchor="end">{number(value, unit)}</text>'
-            )
-    for moment in ticks(0, source.end - source.start, "s"):
-        at = x(source.start + moment)
-        clock = f"{int(moment) // 60}:{int(moment) % 60:02}"
-        svg.append(f'<path d="M{at:.1f} {top}V{bottom}" stroke="#f0f1f3"/>')
-        svg.append(f'<text x="{at:.1f}" y="{bottom + 13}" text-anchor="middle">{clock}</text>')
+            svg.append(f'<text x="{left - 6}" y="{at + 3:.1f}" text-anchor="end">{told}</text>')
     for step in steps:
         if low <= step["value"] <= high:
             color, at = THRESHOLDS[step["color"]], y(step["value"])
-            svg.append(
-                f'<path d="M{left} {at:.1f}H{right}" stroke="{color}" stroke-dasharray="5 4"/>'
-            )
+            svg.append(f'<path d="M{left} {at:.1f}H{right}" stroke="{color}" stroke-dasharray="5 4"/>')
     legend = []
     for number_, (name, points) in enumerate(found):
         color = COLORS[number_ % len(COLORS)]
@@ -202,29 +215,21 @@ def lines(panel, source, width, height):
         line = path(points, x, y, 3 * source.step)
         svg.append(f'<path d="{line}" stroke="{color}" fill="none" stroke-width="1.4"{dashes}/>')
         ended = points[-1][0] < source.end - 5 * source.step
-        last = "" if ended else number(points[-1][1], unit)
-        legend.append(
-            f'<span><i style="color:{color}">—</i> {html.escape(name)} <i>{last}</i></span> '
-        )
+        last = html.escape(name), "" if ended else number(points[-1][1], unit)
+        legend.append('<span><i style="color:%s">—</i> %s <i>%s</i></span> ' % (color, *last))
     if not found:
-        middle = (left + right) / 2
-        svg.append(f'<text x="{middle}" y="{height / 2 - 20}" text-anchor="middle">No data</text>')
-    return (
-        f'<svg width="{width - 2}" height="{bottom + 18}">{"".join(svg)}</svg>'
-        f'<div class="legend">{"".join(legend)}</div>'
-    )
+        svg.append(f'<text x="{(left + right) / 2}" y="{height / 2 - 20}">No data</text>')
+    return drawn(width, bottom, svg, legend)
 
 
 def stat(panel, source, width, height):
     defaults = panel["fieldConfig"]["defaults"]
-    found = collect(panel, source)
-    if not found:
+    if not (found := collect(panel, source)):
         return '<svg><text class="big" x="12" y="44">No data</text></svg>'
-    points = found[0][1]
-    last = points[-1][1]
+    last = (points := found[0][1])[-1][1]
     reached = [s for s in defaults["thresholds"]["steps"] if s.get("value") is None or last >= s["value"]]
-    colored = panel["options"].get("colorMode") != "none"
-    color = THRESHOLDS[reached[-1]["color"]] if colored else "#24292e"
+    plain = panel["options"].get("colorMode") == "none"
+    color = "#24292e" if plain else THRESHOLDS[reached[-1]["color"]]
     low, high = bounds([value for _, value in points], {"min": 0}, False)
 
     def x(moment):
@@ -253,14 +258,12 @@ def page(dashboard, source):
         if panel["type"] == "row":
             bodies.append(f'<div class="row" {where}>{title}</div>')
             continue
-        draw = {"stat": stat, "timeseries": lines}[panel["type"]]
+        draw = {"stat": stat, "timeseries": lines, "state-timeline": lanes}[panel["type"]]
         body = draw(panel, source, width, height)
         bodies.append(f'<div class="panel" {where}><b>{title}</b>{body}</div>')
     head = f"<h1>{html.escape(dashboard['title'])}</h1><p>{html.escape(dashboard['description'])}</p>"
-    markup = (
-        f'<!doctype html><meta charset="utf-8"><style>{STYLE}</style>{head}'
-        f'<div class="grid">{"".join(bodies)}</div>'
-    )
+    style = f'<!doctype html><meta charset="utf-8"><style>{STYLE}</style>'
+    markup = f'{style}{head}<div class="grid">{"".join(bodies)}</div>'
     return markup, (24 * COLUMN + 32, bottom + 100)
 
 
@@ -286,9 +289,7 @@ def main():
     parser.add_argument("--rate-interval", default="20s")
     parser.add_argument("--to", type=pathlib.Path, required=True, help="a folder for the pictures")
     arguments = parser.parse_args()
-    source = Source(
-        arguments.prometheus, arguments.start, arguments.end, arguments.rate_interval
-    )
+    source = Source(arguments.prometheus, arguments.start, arguments.end, arguments.rate_interval)
     arguments.to.mkdir(parents=True, exist_ok=True)
     for file in sorted(HERE.glob("dashboards/*.json")):
         markup, size = page(json.loads(file.read_text()), source)

@@ -125,7 +125,7 @@ def load_run():
                 ),
                 lines(
                     "Generator: CPU",
-                    "Cores that it keeps busy.",
+                    "Cores that it keeps busy. It is counted in whole seconds, so a light load shows as steps.",
                     "none",
                     {"{{instance}}": "rate(process_cpu_seconds_total{$G}[$R])"},
                 ),

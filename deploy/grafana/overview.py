@@ -1,6 +1,6 @@
 """Is catchall well, and if not, what is wrong with it?"""
 
-from panels import CPU, REQUESTS, board, lines, number, quantiles
+from panels import CPU, REQUESTS, board, lanes, lines, number, quantiles
 
 V1 = '$S, http_route=~"/v1/.*", http_route!~"/v1/(stats/live|events/tail)"'
 SINGLE = (
@@ -13,6 +13,8 @@ FAILED_SHARE = (
     f'(sum(rate({REQUESTS}_count{{{V1}, http_response_status_code=~"5..|499"}}[$R])) or vector(0))'
     f" / sum(rate({REQUESTS}_count{{{V1}}}[$R]))"
 )
+ALERT = 'ALERTS{alertname=~"Catchall.*", job=~"$job|", alertstate="%s"}'
+FIRING, PENDING = ALERT % "firing", ALERT % "pending"
 FILLED = "max by (instance) (catchall_queue_depth{$S} / catchall_queue_capacity{$S})"
 
 
@@ -107,7 +109,7 @@ def overview():
                     "s",
                     {
                         "{{http_route}}": "histogram_quantile(0.99, sum by (le, http_route) (rate("
-                        f'{REQUESTS}_bucket{{$S, http_route=~"/v1/(domain|stats).*"}}[$R])))'
+                        f'{REQUESTS}_bucket{{$S, http_route=~"/v1/(domain.*|stats)"}}[$R])))'
                     },
                     log=True,
                     least=None,
@@ -210,7 +212,7 @@ def overview():
                 ),
                 lines(
                     "CPU",
-                    "Cores that each server keeps busy. It is counted in whole seconds, so a light load shows as steps.",
+                    "Cores that each server keeps busy.",
                     "none",
                     {"{{instance}}": CPU},
                     width=8,
@@ -268,18 +270,27 @@ def overview():
                     [(0.8, "red")],
                     width=8,
                 ),
-            ],
-            "Servers": [
                 lines(
-                    "Alerts",
-                    "Alerts of catchall that are pending or firing. Each has its section in "
-                    "docs/operations.md.",
-                    "none",
+                    "Streams",
+                    "Open streams of the page and the tail, and how many each server may have; one more is "
+                    "answered 503. dropped: readers of the tail per second that were let go, for they read too "
+                    "slowly.",
+                    "short",
                     {
-                        "{{alertname}} {{alertstate}}": "count by (alertname, alertstate) "
-                        '(ALERTS{alertname=~"Catchall.*", job=~"$job|"})'
+                        "{{instance}} open": "catchall_http_streams{$S}",
+                        "limit": "min(catchall_http_streams_limit{$S})",
+                        "{{instance}} dropped": "rate(catchall_tail_dropped_total{$S}[$R])",
                     },
                     width=24,
+                ),
+            ],
+            "Servers": [
+                lanes(
+                    "Alerts",
+                    "A lane for each alert of catchall that is pending, for it may still pass, or firing. Each "
+                    "has its section in docs/operations.md.",
+                    {"{{alertname}}": f"max by (alertname) (2 * {FIRING} or {PENDING})"},
+                    {1: ("pending", "orange"), 2: ("firing", "red")},
                 ),
                 lines(
                     "Up since",

@@ -6,7 +6,14 @@ $R for the range of a rate.
 
 import string
 
-from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import (
+    common,
+    dashboard,
+    prometheus,
+    stat,
+    statetimeline,
+    timeseries,
+)
 from grafana_foundation_sdk.models import common as commons
 from grafana_foundation_sdk.models import dashboard as models
 
@@ -77,6 +84,26 @@ def lines(title, help_text, unit, queries, thresholds=(), width=12, log=False, l
         scale = common.ScaleDistributionConfig().type(commons.ScaleDistribution.LOG).log(10)
         builder.scale_distribution(scale)
     return _panel(builder, title, help_text, unit, queries, thresholds)
+
+
+def lanes(title, help_text, queries, states):
+    """A lane for each series, coloured by its state: values with their names and colours."""
+    builder = statetimeline.Panel().height(8).span(24).row_height(0.8)
+    builder.show_value(commons.VisibilityMode.NEVER)
+    builder.legend(
+        common.VizLegendOptions()
+        .show_legend(True)
+        .display_mode(commons.LegendDisplayMode.LIST)
+        .placement(commons.LegendPlacement.BOTTOM)
+    )
+    builder.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
+    results = {
+        str(value): models.ValueMappingResult(text=name, color=color, index=value)
+        for value, (name, color) in states.items()
+    }
+    builder.mappings([models.ValueMap(options=results)])
+    thresholds = [(value, color) for value, (_, color) in states.items()]
+    return _panel(builder, title, help_text, "none", queries, thresholds)
 
 
 def quantiles(metric, matchers):

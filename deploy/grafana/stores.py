@@ -134,6 +134,18 @@ def stores():
                     },
                     width=8,
                 ),
+                lines(
+                    "PostgreSQL: read connections",
+                    "Connections for reads. With as many busy as there may be "
+                    "(`store.postgres.max_read_connections`), reads wait for one.",
+                    "none",
+                    {
+                        "{{instance}} open": "catchall_postgres_read_connections{$S}",
+                        "{{instance}} busy": "catchall_postgres_read_connections_busy{$S}",
+                        "limit": "min(catchall_postgres_read_connections_limit{$S})",
+                    },
+                    width=8,
+                ),
             ],
             "Embedded store: journal and disk": [
                 lines(
@@ -159,15 +171,22 @@ def stores():
                 ),
                 lines(
                     "Disk free",
-                    "Room on the disk of the store, where it goes within four hours at the rate of the last "
-                    "half hour, and the bound below which nothing is recorded.",
+                    "Room on the disk of the store, or of the spool, where it goes within four hours at the "
+                    "rate of the last half hour, and the bound below which nothing is written there.",
                     "bytes",
                     {
-                        "{{instance}}": "catchall_disk_free_bytes{$S}",
-                        "{{instance}} in 4 h": "clamp_min(predict_linear(catchall_disk_free_bytes{$S}[30m], "
-                        "4 * 3600), 0)",
-                        "bound": "max(catchall_disk_min_free_bytes{$S})",
+                        "{{instance}} {{disk}}": "catchall_disk_free_bytes{$S}",
+                        "{{instance}} {{disk}} in 4 h": "clamp_min(predict_linear("
+                        "catchall_disk_free_bytes{$S}[30m], 4 * 3600), 0)",
+                        "{{disk}} bound": "max by (disk) (catchall_disk_min_free_bytes{$S})",
                     },
+                    width=8,
+                ),
+                lines(
+                    "Segments",
+                    "Files of the journal that no snapshot covers yet; they are removed once one does.",
+                    "none",
+                    {"{{instance}}": "catchall_journal_segments{$S}"},
                     width=8,
                 ),
                 lines(
@@ -175,6 +194,7 @@ def stores():
                     "Bytes appended and synced, per second.",
                     "Bps",
                     {"{{instance}}": "rate(catchall_journal_appended_bytes_total{$S}[$R])"},
+                    width=8,
                 ),
                 lines(
                     "Snapshots",
@@ -184,6 +204,7 @@ def stores():
                         "{{instance}} mean": "increase(catchall_snapshot_seconds_sum{$S}[1h]) "
                         "/ increase(catchall_snapshot_seconds_count{$S}[1h])",
                     },
+                    width=8,
                 ),
             ],
             "Spool: while PostgreSQL is away": [

@@ -18,7 +18,7 @@ use crate::{
     rows::{Amount, Findings, Ground, ROWS, Row},
 };
 
-/// Harms a server in every way there is, and holds what it says against what its clients know.
+/// Harms a server in every way we could think of, and holds what it says against what its clients know.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -28,6 +28,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the rows, and then each planted bug into its trap.
+    // The last one counts: `make torture` gives some, and ARGS others.
+    #[command(args_override_self = true)]
     Run(Run),
     /// Only fail the power, in memory.
     PowerLoss {

@@ -5,11 +5,11 @@
 //! to be there in the next life, whole groups only, and what is sent again under its key counts once.
 //! A seed replays one run exactly, save where the keeper works beside it (every other seed).
 
+mod model;
 mod tears;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    num::NonZeroU32,
+    collections::HashMap,
     ops::AddAssign,
     sync::{
         Arc,
@@ -20,49 +20,24 @@ use std::{
 };
 
 use adapters::email_domains::{
-    Embedded, MarkLimits,
+    Embedded,
     embedded::{
         EmbeddedOptions, OpenError,
         disk::{Disk, SimulatedDisk},
+        testing::{self, BY_HAND, GROWING},
     },
 };
 use anyhow::{Context, bail, ensure};
 use business::{
-    email_domains::{
-        model::{
-            Changes, DomainName, Group, GroupId, Key, Mark, Member, Outcome, Outcomes, Tally,
-            WriterId, resolve_marks,
-        },
-        ports::{DomainTallies, Freshness},
-        verdict::VerdictPolicy,
-    },
+    email_domains::model::{Changes, DomainName, Group, GroupId, Key, Mark, Member, WriterId},
     kernel::{ErrorKind, UnixSeconds},
 };
 use fastrand::Rng;
 use foundation::supervision::Shutdown;
-use prometheus::Registry;
 
-pub use self::tears::tear_the_last_record;
+use self::model::Model;
+pub use self::tears::{Torn, tear_the_last_record};
 use crate::journal;
-
-const MARKS: MarkLimits = MarkLimits {
-    window_s: NonZeroU32::MAX,
-    max_count: NonZeroU32::MAX,
-};
-
-/// The keeper never acts by itself here, for no segment is half full.
-const BY_HAND: EmbeddedOptions = EmbeddedOptions {
-    segment_bytes: 64 << 10,
-    snapshot_after_bytes: u64::MAX,
-    marks: MARKS,
-    min_free_bytes: 0,
-};
-
-/// No space is allocated: every group makes the journal grow.
-const GROWING: EmbeddedOptions = EmbeddedOptions {
-    segment_bytes: 1,
-    ..BY_HAND
-};
 
 /// Segments of a few records, and the keeper always at work.
 const SHORT: EmbeddedOptions = EmbeddedOptions {
@@ -90,7 +65,9 @@ pub struct Survived {
     pub failed_writes: u64,
     /// How many groups were acknowledged.
     pub groups: u64,
-    /// How many groups whose outcome was unknown were sent again.
+    /// How many groups had an outcome that was unknown.
+    pub unknown: u64,
+    /// How many groups were sent again that were not acknowledged: refused, or of unknown outcome.
     pub resent: u64,
 }
 
@@ -101,6 +78,7 @@ impl AddAssign for Survived {
         self.failed_syncs += other.failed_syncs;
         self.failed_writes += other.failed_writes;
         self.groups += other.groups;
+        self.unknown += other.unknown;
         self.resent += other.resent;
     }
 }
@@ -143,20 +121,6 @@ pub fn lose_power(
     })
 }
 
-/// Domain by domain: delivered, bounced.
-type Model = BTreeMap<String, (u64, u64)>;
-
-/// What clients know of a store.
-#[derive(Default)]
-struct Known {
-    /// What it must hold.
-    acknowledged: Model,
-    /// The marks that counted, with their fingerprints.
-    marks: HashMap<u128, u64>,
-    /// A group of which nobody knows whether it was applied.
-    pending: Option<Group>,
-}
-
 /// Some lives of one store.
 async fn lives(seed: u64) -> anyhow::Result<Survived> {
     let mut rng = Rng::with_seed(seed);
@@ -166,7 +130,7 @@ async fn lives(seed: u64) -> anyhow::Result<Survived> {
         _ => BY_HAND,
     };
     let mut disk = disk_with_a_store(rng.u128(..))?;
-    let mut known = Known::default();
+    let mut model = Model::default();
     let mut survived = Survived::default();
     for life in 0..LIVES {
         // A snapshot takes some 800 operations: let some lives end before one, and some within.
@@ -180,7 +144,7 @@ async fn lives(seed: u64) -> anyhow::Result<Survived> {
             1..4 => disk.cut_power_after(rng.u64(..100)),
             _ => disk.cut_power_after(rng.u64(..3_000)),
         }
-        live(&disk, options, life, &mut known, &mut rng, &mut survived)
+        live(&disk, options, life, &mut model, &mut rng, &mut survived)
             .await
             .with_context(|| format!("life {life}"))?;
         survived.failed_syncs += u64::from(disk.syncs_after_failure() > 0);
@@ -198,12 +162,8 @@ async fn lives(seed: u64) -> anyhow::Result<Survived> {
     disk = disk.after_power_loss(&mut rng);
     survived.power_losses += 1;
     let store = open(options, &disk).context("it cannot be opened")?;
-    known.meet(&store, &mut rng).await?;
-    if let Some(group) = known.pending.take() {
-        let recorded = known.record(&store, &group).await?;
-        ensure!(recorded == Ok(()), "not recorded: {recorded:?}");
-        known.check(&store).await?;
-    }
+    model.meet(&store, &mut rng).await?;
+    model.settle(&store).await?;
     Ok(survived)
 }
 
@@ -212,7 +172,7 @@ async fn live(
     disk: &SimulatedDisk,
     options: EmbeddedOptions,
     life: u64,
-    known: &mut Known,
+    model: &mut Model,
     rng: &mut Rng,
     survived: &mut Survived,
 ) -> anyhow::Result<()> {
@@ -224,19 +184,19 @@ async fn live(
             return Ok(());
         }
     };
-    known.meet(&store, rng).await?;
+    model.meet(&store, rng).await?;
     let writer = WriterId(u128::from(life) + 1);
     let mut sequence = 0;
     let mut refused_since = None;
     while sequence < 1_000 {
         sequence += 1;
         let id = GroupId { writer, sequence };
-        let group = match known.pending.take() {
+        let group = match model.pending.take() {
             Some(pending) => {
                 survived.resent += 1;
                 pending
             }
-            None => random_group(rng, id, &known.marks),
+            None => random_group(rng, id, &model.marks),
         };
         // It makes the keeper work, and then the seed is not exactly one run any more.
         let breaks = options.segment_bytes != BY_HAND.segment_bytes && refused_since.is_none();
@@ -244,15 +204,16 @@ async fn live(
             survived.failed_writes += 1;
             disk.fail_write_after_bytes(rng.usize(..400));
         }
-        match known.record(&store, &group).await? {
+        match model.record(&store, &group).await? {
             Ok(()) => {
                 refused_since = None;
                 survived.groups += 1;
             }
             Err(kind) => {
-                known.pending = Some(group);
+                survived.unknown += u64::from(kind == ErrorKind::Ambiguous);
+                model.pending = Some(group);
                 // It is not shown either.
-                known.check(&store).await?;
+                model.check(&store).await?;
                 if disk.is_lost() {
                     return Ok(());
                 }
@@ -272,7 +233,7 @@ async fn live(
                 continue;
             }
         }
-        known.check(&store).await?;
+        model.check(&store).await?;
         let by_hand = options.snapshot_after_bytes == u64::MAX;
         if by_hand
             && rng.u8(..5) == 0
@@ -288,103 +249,6 @@ async fn live(
     Ok(())
 }
 
-impl Known {
-    /// Looks at a store that was just opened. It holds what was acknowledged, with the group whose
-    /// outcome was unknown or without it; which of the two is now as good as acknowledged.
-    ///
-    /// The group is sent again, by its writer under the same id, or by its callers in another group,
-    /// in which case those without a key are not sent again.
-    async fn meet(&mut self, store: &Embedded, rng: &mut Rng) -> anyhow::Result<()> {
-        let found = contents(store).await?;
-        let Some(mut group) = self.pending.take() else {
-            return self.compare(&found);
-        };
-        let outcomes = self.outcomes_of(&group);
-        let applied = with(&self.acknowledged, &group, &outcomes);
-        let is_applied = found == applied;
-        if is_applied {
-            self.acknowledged = applied;
-        } else {
-            self.compare(&found)?;
-        }
-        if group.id.is_some() && rng.bool() {
-            // The same group is answered as the first time.
-            if is_applied {
-                let recorded = store.record(&group).await;
-                if let Ok(recorded) = recorded {
-                    ensure!(
-                        recorded.outcomes == outcomes,
-                        "answered otherwise the second time"
-                    );
-                }
-                self.remember(&group, &outcomes);
-            } else {
-                self.pending = Some(group);
-            }
-        } else {
-            if is_applied {
-                self.remember(&group, &outcomes);
-            }
-            group.id = None;
-            group.members.retain(|member| member.mark.is_some());
-            self.pending = (!group.members.is_empty()).then_some(group);
-        }
-        Ok(())
-    }
-
-    /// Records a group and checks its outcomes; `Err` within when the store could not.
-    async fn record(
-        &mut self,
-        store: &Embedded,
-        group: &Group,
-    ) -> anyhow::Result<Result<(), ErrorKind>> {
-        let expected = self.outcomes_of(group);
-        let recorded = match store.record(group).await {
-            Ok(recorded) => recorded,
-            Err(error) => return Ok(Err(error.kind())),
-        };
-        ensure!(
-            recorded.outcomes == expected,
-            "outcomes {:?} instead of {expected:?}",
-            recorded.outcomes
-        );
-        self.acknowledged = with(&self.acknowledged, group, &expected);
-        self.remember(group, &expected);
-        Ok(Ok(()))
-    }
-
-    fn remember(&mut self, group: &Group, outcomes: &[Outcome]) {
-        let members = group.members.iter().zip(outcomes);
-        let counted = members.filter(|(_, outcome)| **outcome == Outcome::Counted);
-        let marks = counted.filter_map(|(member, _)| member.mark);
-        self.marks
-            .extend(marks.map(|mark| (mark.key.hash, mark.fingerprint)));
-    }
-
-    /// The outcomes by the rule, given the marks that counted.
-    fn outcomes_of(&self, group: &Group) -> Outcomes {
-        let stored = |hash| self.marks.get(&hash).copied();
-        resolve_marks(&group.members, UnixSeconds::ZERO, stored)
-    }
-
-    async fn check(&self, store: &Embedded) -> anyhow::Result<()> {
-        self.compare(&contents(store).await?)
-    }
-
-    fn compare(&self, found: &Model) -> anyhow::Result<()> {
-        let expected = &self.acknowledged;
-        let of = |model: &Model, name: &String| model.get(name).copied().unwrap_or_default();
-        for name in expected.keys().chain(found.keys()) {
-            let (found, expected) = (of(found, name), of(expected, name));
-            ensure!(
-                found == expected,
-                "{name}: {found:?} instead of {expected:?}"
-            );
-        }
-        Ok(())
-    }
-}
-
 /// A disk with an empty store of this id, which decides where in the files a domain stands.
 fn disk_with_a_store(id: u128) -> anyhow::Result<SimulatedDisk> {
     let disk = SimulatedDisk::default();
@@ -396,10 +260,7 @@ fn disk_with_a_store(id: u128) -> anyhow::Result<SimulatedDisk> {
 }
 
 fn open(options: EmbeddedOptions, disk: &SimulatedDisk) -> Result<Embedded, OpenError> {
-    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let (policy, shutdown) = (VerdictPolicy::default(), Shutdown::new());
-    let opened = Embedded::open(disk, options, policy, &shutdown, &Registry::new());
-    opened.map(|(store, _)| store)
+    testing::open(options, disk, &Shutdown::new()).map(|(store, _)| store)
 }
 
 fn name(number: u8) -> anyhow::Result<DomainName> {
@@ -452,33 +313,6 @@ fn nth(rng: &mut Rng, marks: &HashMap<u128, u64>) -> Option<(u128, u64)> {
         .iter()
         .min_by_key(distance)
         .map(|(hash, fingerprint)| (*hash, *fingerprint))
-}
-
-/// The model after the members of a group that count.
-fn with(model: &Model, group: &Group, outcomes: &[Outcome]) -> Model {
-    let mut model = model.clone();
-    for (member, outcome) in group.members.iter().zip(outcomes) {
-        if *outcome == Outcome::Counted {
-            for change in member.changes.iter() {
-                let counts = model.entry(change.domain.as_str().to_owned()).or_default();
-                counts.0 += u64::from(change.delivered);
-                counts.1 += u64::from(change.bounced);
-            }
-        }
-    }
-    model
-}
-
-async fn contents(store: &Embedded) -> anyhow::Result<Model> {
-    let names = (0..DOMAINS).map(name).collect::<anyhow::Result<Vec<_>>>()?;
-    let tallies = store.get(&names, Freshness::Latest).await?;
-    let found = names
-        .iter()
-        .zip(tallies)
-        .filter(|(_, tally)| *tally != Tally::ZERO);
-    Ok(found
-        .map(|(name, tally)| (name.to_string(), (tally.delivered, tally.bounced)))
-        .collect())
 }
 
 #[cfg(test)]

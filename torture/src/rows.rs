@@ -10,6 +10,7 @@ pub mod failover;
 pub mod overload;
 pub mod postgres;
 pub mod redis;
+mod scene;
 pub mod slow;
 pub mod spool;
 pub mod storms;
@@ -97,8 +98,12 @@ pub struct Findings {
     pub slowest: Duration,
     /// What clients were told, and how often.
     pub answers: BTreeMap<String, u64>,
-    /// What else is to be told.
-    pub notes: Vec<String>,
+    /// How many acknowledged events were lost where they must be expected to be, run by run.
+    pub expected_losses: Vec<u64>,
+    /// Groups that a row in memory had acknowledged, and those whose outcome it did not know.
+    pub groups: [u64; 2],
+    /// What else is to be told, by the form of the fault; of several runs the last one tells it.
+    pub notes: BTreeMap<&'static str, String>,
 }
 
 /// All rows, in the order in which they are run and told.
@@ -171,6 +176,11 @@ impl Findings {
     /// What no store may do.
     pub fn broken(&mut self, told: impl Into<String>) {
         self.violations.push(Violation::Broken(told.into()));
+    }
+
+    /// What is to be told of a form of the fault; a row with one form leaves it empty.
+    fn note(&mut self, form: &'static str, told: String) {
+        self.notes.insert(form, told);
     }
 
     /// Without that answer the fault did not do what it is there for.
@@ -267,6 +277,22 @@ impl Findings {
         Ok(counted)
     }
 
+    /// Holds the idempotency keys that a store remembers against the requests that had one.
+    fn hold_marks(&mut self, marks: u64, place: &str, history: &History) {
+        let keyed = |of: fn(Fate) -> bool| {
+            let members = history.members.iter();
+            members
+                .filter(|member| member.keyed && of(member.fate))
+                .count() as u64
+        };
+        let least = keyed(|fate| matches!(fate, Fate::Acknowledged(_)));
+        let most = least + keyed(|fate| fate == Fate::Unknown);
+        if !(least..=most).contains(&marks) {
+            let told = format!("{marks} keys in {place}, {least} to {most} were sent");
+            self.violations.push(Violation::Fold(told));
+        }
+    }
+
     /// Takes over what clients were told.
     pub fn tell(&mut self, told: &Told, slowest: Duration) {
         self.slowest = self.slowest.max(slowest);
@@ -291,6 +317,9 @@ impl Findings {
         for (answer, times) in other.answers {
             *self.answers.entry(answer).or_default() += times;
         }
+        self.expected_losses.extend(other.expected_losses);
+        self.groups[0] += other.groups[0];
+        self.groups[1] += other.groups[1];
         self.notes.extend(other.notes);
     }
 }

@@ -7,7 +7,7 @@ mod request;
 mod tail;
 
 pub(crate) use live::Live;
-pub(crate) use tail::{Tail, Told as TailEvent};
+pub(crate) use tail::{Dropped as TailDropped, Skipped as TailSkipped, Tail, Told as TailEvent};
 
 #[cfg(feature = "fuzz")]
 pub use request::fuzz;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use actix_web::{HttpRequest, HttpResponse, http::header::ContentType, web::Data};
+use business::kernel::PortError;
 use foundation::{supervision::Shutdown, telemetry::Metrics};
 
 use crate::{
@@ -74,6 +75,22 @@ pub(crate) async fn readyz(
     request: HttpRequest,
     state: Data<State>,
 ) -> Result<HttpResponse, Problem> {
+    let (failed, cause) = failed_checks(&state).await;
+    if !failed.is_empty() {
+        return Err(Problem::not_ready(failed, cause));
+    }
+    let text = if is_verbose(request.query_string()) {
+        "[+]serving ok\n[+]workers ok\n[+]store ok\nreadyz check passed\n"
+    } else {
+        "ok\n"
+    };
+    Ok(HttpResponse::Ok()
+        .content_type(ContentType::plaintext())
+        .body(text))
+}
+
+/// Why no requests should be sent here, if there is a reason, and the error behind it, for the log.
+pub(crate) async fn failed_checks(state: &State) -> (Vec<FieldError>, Option<PortError>) {
     let mut failed = Vec::new();
     let mut cause = None;
     if state.readiness.is_draining() {
@@ -93,17 +110,7 @@ pub(crate) async fn readyz(
         }
         Err(_) => failed.push(FieldError::new("store", "no answer within a second")),
     }
-    if !failed.is_empty() {
-        return Err(Problem::not_ready(failed, cause));
-    }
-    let text = if is_verbose(request.query_string()) {
-        "[+]serving ok\n[+]workers ok\n[+]store ok\nreadyz check passed\n"
-    } else {
-        "ok\n"
-    };
-    Ok(HttpResponse::Ok()
-        .content_type(ContentType::plaintext())
-        .body(text))
+    (failed, cause)
 }
 
 /// The metrics of the server and its process, for Prometheus.

@@ -13,6 +13,7 @@ use actix_web::{
     Error, HttpMessage as _, HttpResponse,
     body::BoxBody,
     dev::{Payload, RequestHead, ServiceRequest, ServiceResponse},
+    http::header::HeaderName,
     middleware::Next,
 };
 use foundation::telemetry::request_span;
@@ -32,8 +33,19 @@ use crate::{
 };
 use observation::{Observer, bounded};
 
+/// The header fields by which a trace goes on (W3C Trace Context).
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// The header field of what is to be counted once (draft-ietf-httpapi-idempotency-key-header-07).
+pub(crate) static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
 /// The header field of an answer to what had been counted before, under the same key.
 pub(crate) const REPLAYED: &str = "idempotency-replayed";
+
+/// Among the extensions of a request that has an [`IDEMPOTENCY_KEY`]. All fields of a head are passed
+/// over anyway, for its size; to look this one up would cost every event that has none.
+pub(crate) struct Keyed;
 
 /// What all routes of a server share.
 #[derive(Clone)]
@@ -76,9 +88,11 @@ impl Gate {
         let connection = request.request().conn_data::<Rc<Watched>>();
         let _answering = connection.map(Watched::answer);
         let id = RequestId::of(request.headers());
-        let header = |name: &str| request.headers().get(name)?.to_str().ok();
+        let headers = request.headers();
+        let traceparent = || headers.get(&TRACEPARENT)?.to_str().ok();
+        let tracestate = || headers.get(&TRACESTATE)?.to_str().ok();
         // At debug, so that it costs nothing unless asked for: traces switch it on by its target.
-        let span = request_span(header, || {
+        let span = request_span(traceparent, tracestate, || {
             tracing::debug_span!(
                 target: "api::request",
                 "request",
@@ -145,8 +159,12 @@ impl Gate {
         if head.uri.path().len() > self.settings.max_path_bytes.get() {
             return Err(Refused::new(Kind::PathTooLong, request.take_payload()));
         }
-        if head_bytes(head) > self.settings.max_head_bytes.get() {
+        let (bytes, keyed) = look_over(head);
+        if bytes > self.settings.max_head_bytes.get() {
             return Err(Refused::new(Kind::HeadTooLarge, request.take_payload()));
+        }
+        if keyed {
+            request.extensions_mut().insert(Keyed);
         }
         if matches!(request.parts().1, Payload::None) || !content::is_declared(request.headers()) {
             // It took no time to speak of, and reading a clock does, at these rates.
@@ -227,14 +245,16 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     format!("panic: {}", text.unwrap_or("not a text"))
 }
 
-/// The size of a head as it was sent, save for optional blanks.
-fn head_bytes(head: &RequestHead) -> usize {
+/// The size of a head as it was sent, save for optional blanks, and whether it has an idempotency key.
+fn look_over(head: &RequestHead) -> (usize, bool) {
     const REQUEST_LINE: usize = "  HTTP/1.1\r\n\r\n".len();
     const FIELD: usize = ": \r\n".len();
     let target = head.uri.path().len() + head.uri.query().map_or(0, |query| query.len() + 1);
-    let fields = head
-        .headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + FIELD);
-    head.method.as_str().len() + target + REQUEST_LINE + fields.sum::<usize>()
+    let mut bytes = head.method.as_str().len() + target + REQUEST_LINE;
+    let mut keyed = false;
+    for (name, value) in &head.headers {
+        bytes += name.as_str().len() + value.len() + FIELD;
+        keyed |= name == IDEMPOTENCY_KEY;
+    }
+    (bytes, keyed)
 }

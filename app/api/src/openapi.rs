@@ -27,6 +27,7 @@ use crate::{
     problem::{self, FieldError, Kind, Problem},
     routes::{self, EVERYWHERE, Route},
     server::State,
+    stream,
 };
 
 #[derive(OpenApi)]
@@ -65,7 +66,12 @@ Every answer to a request whose head was read has an `X-Request-Id`.",
         page::page,
         page::file,
     ),
-    components(schemas(problem::Document, email_domains::TailEvent)),
+    components(schemas(
+        problem::Document,
+        email_domains::TailEvent,
+        email_domains::TailSkipped,
+        email_domains::TailDropped,
+    )),
     tags(
         (name = "events", description = "What happened to messages."),
         (name = "domains", description = "What follows from it."),
@@ -156,7 +162,10 @@ fn complete(operation: &mut Operation, route: Route) {
     let reads = operation.tags.iter().flatten().any(|tag| tag == "domains");
     let responses = &mut operation.responses.responses;
     for response in responses.values_mut().filter(|_| reads) {
-        if let RefOr::T(response) = response {
+        if let RefOr::T(response) = response
+            // A stream goes on: it says in each event how far behind it is.
+            && !response.content.contains_key(stream::MEDIA_TYPE)
+        {
             response.headers.insert("Age".into(), age().into());
         }
     }

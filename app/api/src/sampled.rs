@@ -68,7 +68,7 @@ impl Sampled {
     }
 
     /// Brings them up to date. A store that does not answer in time leaves what it told last: its
-    /// sums cost the same however many domains there are, and no scrape waits for it.
+    /// sums cost the same however many domains there are, and no scrape waits for longer.
     pub(crate) async fn take(&self, store: &EmailDomains) {
         let set = |gauge: &IntGauge, value: u64| gauge.set(value.try_into().unwrap_or(i64::MAX));
         set(&self.held_bytes, self.bodies.bytes() as u64);

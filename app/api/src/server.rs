@@ -111,7 +111,7 @@ impl Server {
             sampled: sampled.map_err(io::Error::other)?,
             streams: Streams::register(&metrics).map_err(io::Error::other)?,
             live: Live::default(),
-            tail: Arc::default(),
+            tail: Arc::new(Tail::register(&metrics).map_err(io::Error::other)?),
             started: Instant::now(),
             description: openapi::rendered()?,
         });

@@ -109,6 +109,7 @@ pub enum WhenDown {
 pub struct SpoolSettings {
     pub path: PathBuf,
     pub max_bytes: NonZeroU64,
+    pub min_free_bytes: u64,
     pub after_ms: NonZeroU32,
 }
 

@@ -100,6 +100,7 @@ async fn fresh_spooled() -> Subject {
     let options = SpooledOptions {
         after: Duration::from_secs(60),
         max_bytes: 1 << 20,
+        min_free_bytes: 0,
         max_age_s: WINDOW_S.get() / 2,
     };
     let (shutdown, registry) = (Shutdown::new(), Registry::new());

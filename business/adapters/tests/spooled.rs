@@ -12,9 +12,16 @@ mod chance;
 #[path = "spooled/rig.rs"]
 mod rig;
 
-use std::{fs, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    fs,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
-use adapters::email_domains::{SpoolError, SpooledOptions, embedded::OpenError};
+use adapters::email_domains::{
+    SpoolError, SpooledOptions,
+    embedded::{OpenError, disk::SimulatedDisk},
+};
 use business::{
     email_domains::{
         model::{
@@ -26,9 +33,11 @@ use business::{
     kernel::ErrorKind,
 };
 use conformance::email_domains::WINDOW_S;
+use prometheus::Registry;
 
 use self::rig::{
-    NOW, OPTIONS, Store, Weather, drained, event, eventually, group, is, mark, open, open_with,
+    NOW, OPTIONS, Store, Weather, drained, event, eventually, group, is, mark, open, open_on,
+    open_with,
 };
 
 const DOWN: Weather = Weather::Down(ErrorKind::Unavailable);
@@ -191,8 +200,14 @@ async fn groups_of_one_writer_and_second_are_settled_together() {
 // The writers never rest: each has a thread, and the drainer one more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn a_spool_gets_empty_though_groups_keep_coming() {
+    // The last groups may take as long to get there, however busy the machine is.
+    let options = SpooledOptions {
+        after: Duration::from_secs(2),
+        ..OPTIONS
+    };
     let (store, folder) = (Store::new(1), tempfile::tempdir().unwrap());
-    let spooled = Arc::new(open(&store, &folder).await);
+    let spooled = open_with(&store, &folder, options).await.unwrap();
+    let spooled = Arc::new(spooled);
     store.set(DOWN);
     let first = group(99, 1, [event("a.example", None)]);
     assert!(is(&spooled.record(&first).await, Spooled));
@@ -292,6 +307,68 @@ async fn a_spool_has_a_bound_and_an_age() {
     later.formed_at = (NOW + OPTIONS.max_age_s + 1).into();
     let refusal = spooled.record(&later).await.unwrap_err();
     assert_eq!(refusal.kind(), ErrorKind::Overloaded);
+}
+
+#[tokio::test]
+async fn with_too_little_room_on_its_disk_nothing_more_waits_until_there_is_more() {
+    // Far more than is written between two looks at the disk.
+    const LEAST: usize = 1 << 30;
+    let options = SpooledOptions {
+        min_free_bytes: LEAST as u64,
+        ..OPTIONS
+    };
+    let (store, disk) = (Store::new(1), SimulatedDisk::default());
+    let registry = Registry::new();
+    let on_disk = || Arc::new(disk.clone());
+    let spooled = open_on(&store, on_disk(), options, &registry)
+        .await
+        .unwrap();
+    let group = |sequence| group(7, sequence, [event("a.example", None)]);
+    store.set(DOWN);
+    assert!(is(&spooled.record(&group(1)).await, Spooled));
+    let mut taken = 1;
+    // The last look at the disk may have been a moment ago.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    disk.leave_room_for(LEAST - 1);
+    let refusal = loop {
+        assert!(Instant::now() < deadline);
+        match spooled.record(&group(taken + 1)).await {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refusal.kind(), ErrorKind::Unavailable);
+    assert!(spooled.probe().await.is_err(), "it takes nothing");
+    let gathered = registry.gather();
+    let free = gathered
+        .iter()
+        .find(|family| family.name() == "catchall_disk_free_bytes")
+        .unwrap();
+    let [free] = free.get_metric() else {
+        panic!("{free:?}");
+    };
+    assert_eq!(free.get_label()[0].value(), "spool");
+    assert!(free.get_gauge().get_value() < LEAST as f64);
+    disk.leave_room_for(2 * LEAST);
+    assert!(is(&spooled.record(&group(taken + 1)).await, Spooled));
+    taken += 1;
+    spooled.close().await;
+    drop(spooled);
+
+    // Opened on a full disk it drains, and then it needs no room.
+    disk.leave_room_for(0);
+    store.set(Weather::Up);
+    let spooled = open_on(&store, on_disk(), options, &Registry::new())
+        .await
+        .unwrap();
+    drained(&spooled).await;
+    assert_eq!(store.counts("a.example").await, (taken, 0));
+    assert!(!spooled.probe().await.unwrap().full);
+    assert!(is(&spooled.record(&group(taken + 1)).await, Counted));
+    store.set(DOWN);
+    assert!(spooled.record(&group(taken + 2)).await.is_err());
+    disk.leave_room_for(2 * LEAST);
+    assert!(is(&spooled.record(&group(taken + 3)).await, Spooled));
 }
 
 #[tokio::test]

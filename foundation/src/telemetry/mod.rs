@@ -13,6 +13,7 @@ mod traces;
 use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::Deserialize;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -20,7 +21,8 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 pub use logs::{LogFormat, LogSettings};
 pub use metrics::Metrics;
-pub use spans::{Caller, request_span, root_span, shared_span};
+use spans::Sampling;
+pub use spans::{Caller, inner_span, request_span, root_span, shared_span};
 pub use traces::{SHUTDOWN_TIMEOUT, TraceSettings};
 
 /// How much is told, and to whom.
@@ -66,13 +68,18 @@ pub fn init(
     let logged = EnvFilter::builder().parse(&settings.logs.filter)?;
     let traced = EnvFilter::builder().parse(&settings.traces.filter)?;
     let traces = traces::provider(&settings.traces, version)?;
+    let sampling = Sampling {
+        ratio: settings.traces.sample_ratio,
+        // All spans are at debug, save for those of libraries.
+        logged: logged.max_level_hint() >= Some(LevelFilter::DEBUG),
+    };
     // A filter a layer: without a collector, nothing but what is logged is even looked at.
     tracing_subscriber::registry()
         .with(logs::layer(settings.logs.format).with_filter(logged))
         .with(
             traces
                 .as_ref()
-                .map(|provider| traces::layer(provider, traced, settings.traces.sample_ratio)),
+                .map(|provider| traces::layer(provider, traced, sampling)),
         )
         .try_init()?;
     Ok(TelemetryGuard { traces })

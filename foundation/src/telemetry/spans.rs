@@ -1,8 +1,11 @@
 //! Which spans are made, and how spans of different traces find each other.
 //!
 //! Whether a trace is kept is decided before its first span is made, so that none is made for a request
-//! that is not traced. A span is made where a trace begins ([`request_span`],
-//! [`root_span`]), or inside another that was made; any other is not.
+//! that is not traced. A span is made where a trace begins ([`request_span`], [`root_span`]), or inside
+//! another that was made ([`inner_span`]); any other is not.
+//!
+//! To make a span that no layer wants takes thousands of instructions all the same, since each layer has
+//! a filter of its own: so ours are not even tried. [`Sampling`] is for those of libraries.
 
 use std::cell::Cell;
 
@@ -22,24 +25,16 @@ use tracing_subscriber::registry::LookupSpan;
 const MAX_CALLERS: usize = 128;
 
 thread_local! {
-    /// What is known of the span that is being made.
-    static MAKING: Cell<Making> = const { Cell::new(Making::Inner) };
-}
-
-#[derive(Clone, Copy)]
-enum Making {
-    /// It is kept if the one around it is.
-    Inner,
-    /// It begins a trace.
-    Root,
-    /// Another has decided about the trace.
-    Decided(bool),
+    /// Whether the span that is being made is kept, whatever is around it.
+    static KEPT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Lets those spans through that belong to a trace that is kept.
 pub(super) struct Sampling {
     /// The share of traces that are kept, of those that begin here.
     pub(super) ratio: f64,
+    /// Whether the logs want spans too, also of traces that are not kept.
+    pub(super) logged: bool,
 }
 
 impl<S> Filter<S> for Sampling
@@ -47,16 +42,8 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn enabled(&self, metadata: &Metadata<'_>, context: &layer::Context<'_, S>) -> bool {
-        let making = if metadata.is_span() {
-            MAKING.replace(Making::Inner)
-        } else {
-            Making::Inner
-        };
-        match making {
-            Making::Inner => context.lookup_current().is_some(),
-            Making::Root => fastrand::f64() < self.ratio,
-            Making::Decided(kept) => kept,
-        }
+        let kept = metadata.is_span() && KEPT.replace(false);
+        (kept || context.lookup_current().is_some()) && is_ours(metadata)
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
@@ -83,22 +70,24 @@ fn is_ours(metadata: &Metadata<'_>) -> bool {
 const MAX_TRACESTATE: usize = 512;
 
 /// The span of a request, which `make` makes, at debug. With a `traceparent` (W3C Trace Context) it
-/// goes on with its caller's trace, and is kept if that is; else it begins one.
+/// goes on with its caller's trace, and is kept if that is; else it begins one. Both functions look up
+/// the header field that they are named after.
 pub fn request_span<'h>(
-    header: impl Fn(&str) -> Option<&'h str>,
+    traceparent: impl FnOnce() -> Option<&'h str>,
+    tracestate: impl FnOnce() -> Option<&'h str>,
     make: impl FnOnce() -> Span,
 ) -> Span {
     // Nobody wants spans: no header is even looked at.
     if LevelFilter::current() < LevelFilter::DEBUG {
         return Span::none();
     }
-    let traceparent = header("traceparent");
+    let traceparent = traceparent();
     if traceparent.is_none() {
         return root_span(make);
     }
     let headers = Headers {
         traceparent,
-        tracestate: header("tracestate").filter(|state| state.len() <= MAX_TRACESTATE),
+        tracestate: tracestate().filter(|state| state.len() <= MAX_TRACESTATE),
     };
     let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
     // One that cannot be read is none.
@@ -106,7 +95,7 @@ pub fn request_span<'h>(
         return root_span(make);
     }
     let kept = caller.span().span_context().is_sampled();
-    let span = making(Making::Decided(kept), make);
+    let span = first_span(|_| kept, make);
     if kept {
         // Refused when nobody sends spans.
         let _ = span.set_parent(caller);
@@ -116,7 +105,35 @@ pub fn request_span<'h>(
 
 /// A span, which `make` makes, that begins a trace of its own.
 pub fn root_span(make: impl FnOnce() -> Span) -> Span {
-    making(Making::Root, make)
+    first_span(|ratio| fastrand::f64() < ratio, make)
+}
+
+/// A span, which `make` makes, inside another. When that is not kept there is none.
+pub fn inner_span(make: impl FnOnce() -> Span) -> Span {
+    if Context::map_current(is_kept) || sampling().is_none_or(|(_, logged)| logged) {
+        make()
+    } else {
+        Span::none()
+    }
+}
+
+/// The first span of a trace here, if that is kept: given the ratio, `is_kept` decides. Else the logs may
+/// want it.
+fn first_span(is_kept: impl FnOnce(f64) -> bool, make: impl FnOnce() -> Span) -> Span {
+    match sampling() {
+        Some((ratio, _)) if is_kept(ratio) => keeping(make),
+        Some((_, false)) => Span::none(),
+        Some((_, true)) | None => make(),
+    }
+}
+
+/// The share of traces that are kept, and whether the logs want spans too; nothing when no traces are
+/// sent.
+fn sampling() -> Option<(f64, bool)> {
+    tracing::dispatcher::get_default(|dispatch| {
+        let sampling = dispatch.downcast_ref::<Sampling>()?;
+        Some((sampling.ratio, sampling.logged))
+    })
 }
 
 /// The span, which `make` makes, of work that is done at once for several callers. It is part of the
@@ -130,7 +147,7 @@ pub fn shared_span<'c>(
     let Some(first) = callers.next() else {
         return Span::none();
     };
-    let span = making(Making::Decided(true), make);
+    let span = keeping(make);
     let _ = span.set_parent(Context::clone(&first.0));
     if callers.peek().is_some() {
         let shared = span.context().span().span_context().clone();
@@ -146,11 +163,11 @@ pub fn shared_span<'c>(
     span
 }
 
-fn making(what: Making, make: impl FnOnce() -> Span) -> Span {
-    MAKING.set(what);
+fn keeping(make: impl FnOnce() -> Span) -> Span {
+    KEPT.set(true);
     let span = make();
     // Nobody may have asked.
-    MAKING.set(Making::Inner);
+    KEPT.set(false);
     span
 }
 
@@ -208,12 +225,13 @@ impl Extractor for Headers<'_> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use opentelemetry::trace::TracerProvider;
     use opentelemetry_sdk::error::OTelSdkResult;
     use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
     use tracing::debug_span;
+    use tracing_subscriber::EnvFilter;
     use tracing_subscriber::layer::{Layer, SubscriberExt};
 
+    use super::super::traces;
     use super::*;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -234,15 +252,18 @@ mod tests {
         let provider = SdkTracerProvider::builder()
             .with_simple_exporter(exporter.clone())
             .build();
-        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        let subscriber = tracing_subscriber::registry().with(layer.with_filter(Sampling { ratio }));
+        let sampling = Sampling {
+            ratio,
+            logged: false,
+        };
+        let layer = traces::layer(&provider, EnvFilter::new("debug"), sampling);
+        let subscriber = tracing_subscriber::registry().with(Some(layer));
         tracing::subscriber::with_default(subscriber, work);
         exporter.0.lock().unwrap().clone()
     }
 
     fn request(traceparent: Option<&str>) -> Span {
-        let header = |name: &str| traceparent.filter(|_| name == "traceparent");
-        request_span(header, || debug_span!("request"))
+        request_span(|| traceparent, || None, || debug_span!("request"))
     }
 
     fn caller(sampled: bool) -> String {
@@ -281,14 +302,62 @@ mod tests {
                 assert!(Caller::current().is_none());
                 assert_eq!(current_ids(), None);
             });
-            root_span(|| debug_span!("root")).in_scope(|| drop(debug_span!("inner")));
+            assert!(inner_span(|| unreachable!("it is in no trace")).is_none());
+            root_span(|| debug_span!("root")).in_scope(|| {
+                drop(debug_span!("a library's"));
+                drop(inner_span(|| debug_span!("inner")));
+                drop(debug_span!(target: "h2::client", "a sender's"));
+            });
         });
         let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
-        assert_eq!(names, ["inner", "root"]);
-        let [inner, root] = &spans[..] else {
+        assert_eq!(names, ["a library's", "inner", "root"]);
+        let [library, inner, root] = &spans[..] else {
             panic!("{spans:?}")
         };
-        assert_eq!(inner.parent_span_id, root.span_context.span_id());
+        for inside in [library, inner] {
+            assert_eq!(inside.parent_span_id, root.span_context.span_id());
+        }
+    }
+
+    #[test]
+    fn no_span_is_tried_for_a_trace_that_is_not_kept() {
+        let untried = || unreachable!("it is not kept");
+        let spans = sent(0.0, || {
+            assert!(root_span(untried).is_none());
+            let traceparent = caller(false);
+            assert!(request_span(|| Some(&traceparent), || None, untried).is_none());
+            assert!(request_span(|| None, || None, untried).is_none());
+        });
+        assert!(spans.is_empty());
+    }
+
+    #[test]
+    fn spans_that_are_not_kept_are_there_for_the_logs_that_want_them() {
+        let exporter = Sent::default();
+        let provider = SdkTracerProvider::builder()
+            .with_simple_exporter(exporter.clone())
+            .build();
+        for traced in [false, true] {
+            let sampling = Sampling {
+                ratio: 0.0,
+                logged: true,
+            };
+            let layer = traced.then(|| traces::layer(&provider, EnvFilter::new("debug"), sampling));
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink);
+            let lines = lines.with_filter(LevelFilter::DEBUG);
+            let subscriber = tracing_subscriber::registry().with(lines).with(layer);
+            tracing::subscriber::with_default(subscriber, || {
+                for span in [
+                    request(None),
+                    request(Some(&caller(false))),
+                    root_span(|| debug_span!("root")),
+                    inner_span(|| debug_span!("inner")),
+                ] {
+                    assert!(!span.is_none(), "{span:?}");
+                }
+            });
+        }
+        assert!(exporter.0.lock().unwrap().is_empty());
     }
 
     #[test]

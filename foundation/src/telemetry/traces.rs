@@ -10,7 +10,6 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 use tracing::Subscriber;
-use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -76,17 +75,16 @@ pub(super) fn provider(
 pub(super) fn layer<S>(
     provider: &SdkTracerProvider,
     filter: EnvFilter,
-    sample_ratio: f64,
+    sampling: Sampling,
 ) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let sampling = Sampling {
-        ratio: sample_ratio,
-    };
     tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("tracing"))
-        .with_filter(filter.and(sampling))
+        // In this order, or [`Sampling`] is not found.
+        .with_filter(sampling)
+        .with_filter(filter)
 }
 
 /// Flushes and ends the sending. It blocks, and the sending needs the runtime: so it is done on

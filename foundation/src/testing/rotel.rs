@@ -16,12 +16,12 @@ pub struct Rotel {
 }
 
 impl Rotel {
-    /// Starts the collector that `program` is; it passes on to `exported_to`, gzipped.
+    /// Starts the collector that `program` is; it passes on to `exported_to`, gzipped, or to nobody.
     ///
     /// # Panics
     /// When it is not there or does not come up.
     #[must_use]
-    pub fn start(program: &Path, exported_to: SocketAddr) -> Self {
+    pub fn start(program: &Path, exported_to: Option<SocketAddr>) -> Self {
         let program = program.canonicalize().unwrap_or_else(|error| {
             panic!(
                 "{}: {error}. Run `make test`, which installs it (scripts/test-dependencies.sh)",
@@ -55,7 +55,7 @@ impl Deref for Rotel {
 #[derive(Debug)]
 struct Installed {
     program: PathBuf,
-    exported_to: SocketAddr,
+    exported_to: Option<SocketAddr>,
 }
 
 impl Program for Installed {
@@ -65,9 +65,16 @@ impl Program for Installed {
         rotel.arg(format!("127.0.0.1:{port}"));
         // Not used, and its default port may be taken.
         rotel.args(["--otlp-http-endpoint", "127.0.0.1:0"]);
-        rotel.args(["--exporter", "otlp", "--otlp-exporter-protocol", "http"]);
-        rotel.args(["--otlp-exporter-endpoint"]);
-        rotel.arg(format!("http://{}", self.exported_to));
+        match self.exported_to {
+            Some(address) => {
+                rotel.args(["--exporter", "otlp", "--otlp-exporter-protocol", "http"]);
+                rotel.args(["--otlp-exporter-endpoint", &format!("http://{address}")]);
+            }
+            None => {
+                // Its log says that something came.
+                rotel.args(["--exporter", "blackhole", "--debug-log", "traces"]);
+            }
+        }
         rotel.args(["--batch-timeout", "50ms"]);
         rotel
     }

@@ -40,11 +40,13 @@ pub(super) struct Client {
     connection: Option<Connection>,
 }
 
-/// One event without a key, sent once.
-#[derive(Debug)]
+/// One request without a key, sent once.
+#[derive(Clone, Debug)]
 pub(super) struct Sent {
     /// For which domain.
     pub(super) domain: usize,
+    /// How many events.
+    pub(super) events: usize,
     /// When it was sent.
     pub(super) at: Instant,
     /// How long the answer took.
@@ -75,16 +77,28 @@ impl Client {
         Ok(answer)
     }
 
-    /// Counts one event, once.
-    pub(super) async fn count(&mut self, domain: usize) -> Sent {
+    /// Counts so many events in one request, once.
+    pub(super) async fn count(&mut self, domain: usize, events: usize) -> Sent {
+        let request = match events {
+            1 => put(domain, None),
+            events => bulk(domain, events),
+        };
         let at = Instant::now();
-        let answer = self.send(&put(domain, None)).await;
+        let answer = self.send(&request).await;
         Sent {
             domain,
+            events,
             at,
             took: at.elapsed(),
             told: answer.map_or_else(|error| error.to_string(), |answer| told(&answer)),
         }
+    }
+}
+
+impl Sent {
+    /// Whether it was acknowledged.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        matches!(&self.told[..], "200" | "204")
     }
 }
 
@@ -97,6 +111,17 @@ pub(super) fn put(domain: usize, key: Option<&str>) -> String {
     )
 }
 
+/// The request that counts so many at once.
+fn bulk(domain: usize, events: usize) -> String {
+    let line = format!("{{\"domain\":\"d{domain}.example\",\"type\":\"delivered\"}}\n");
+    let content = line.repeat(events);
+    format!(
+        "POST /v1/events HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-ndjson\r\n\r\n{content}",
+        content.len()
+    )
+}
+
 /// An answer in words: its status, and the problem that it tells. Who is to come back is told when.
 pub(super) fn told(answer: &Answer) -> String {
     match (answer.status, answer.problem()) {
@@ -106,14 +131,14 @@ pub(super) fn told(answer: &Answer) -> String {
     }
 }
 
-/// Clients that count one event after the other, until they are told to stop.
+/// Clients that send one request after the other, until they are told to stop.
 pub(super) struct Steady {
     stopping: Arc<AtomicBool>,
     clients: JoinSet<Vec<Sent>>,
 }
 
 impl Steady {
-    pub(super) fn start(server: SocketAddr, clients: usize, rng: &mut Rng) -> Self {
+    pub(super) fn start(server: SocketAddr, clients: usize, events: usize, rng: &mut Rng) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
         let clients = (0..clients).map(|_| {
             let (stopping, mut rng) = (Arc::clone(&stopping), rng.fork());
@@ -121,9 +146,9 @@ impl Steady {
                 let mut client = Client::of(server);
                 let mut sent = Vec::new();
                 while !stopping.load(Ordering::Relaxed) {
-                    sent.push(client.count(rng.usize(..DOMAINS)).await);
+                    sent.push(client.count(rng.usize(..DOMAINS), events).await);
                     // As one does that was refused.
-                    if sent.last().is_some_and(|sent| sent.told != "204") {
+                    if sent.last().is_some_and(|sent| !sent.is_acknowledged()) {
                         tokio::time::sleep(Duration::from_millis(2)).await;
                     }
                 }
@@ -148,11 +173,12 @@ impl Steady {
     }
 }
 
-/// Sends so many requests a second for so long, however long the answers take, and waits for them all.
+/// Sends so many requests a second, each of so many events, for so long, however long the answers take, and waits for them all.
 /// Each that is not answered has a connection: when there are too many of them, the rest is not sent.
 pub(super) async fn offer(
     server: SocketAddr,
     a_second: f64,
+    events: usize,
     lasting: Duration,
     rng: &mut Rng,
 ) -> Vec<Sent> {
@@ -178,7 +204,7 @@ pub(super) async fn offer(
             requests.spawn(async move {
                 let client = idle.lock().await.pop();
                 let mut client = client.unwrap_or_else(|| Client::of(server));
-                let sent = client.count(domain).await;
+                let sent = client.count(domain, events).await;
                 idle.lock().await.push(client);
                 sent
             });
@@ -209,12 +235,12 @@ impl Findings {
         for sent in sent {
             let began_us = micros(sent.at - began);
             let fate = match &sent.told[..] {
-                "204" => Fate::Acknowledged(began_us + micros(sent.took)),
+                "200" | "204" => Fate::Acknowledged(began_us + micros(sent.took)),
                 "503 overloaded" | "503 unavailable" => Fate::Refused,
                 _ => Fate::Unknown,
             };
             history.members.push(Member {
-                events: vec![(sent.domain, Kind::Delivered)],
+                events: vec![(sent.domain, Kind::Delivered); sent.events],
                 keyed: false,
                 began_us,
                 fate,

@@ -41,7 +41,9 @@ pub const EMBEDDED: Row = Row {
 /// Of a server on PostgreSQL.
 pub const POSTGRES: Row = Row {
     name: "clock jumps on PostgreSQL",
-    what: "The same on PostgreSQL, whose own clock stays right.",
+    what: "The same on PostgreSQL, whose own clock stays right. A jump makes it forget keys early, and \
+           it knows the newest that it forgot to 5 s only: keys made within 5 s behind that are \
+           refused too, which is the recovery here.",
     client: "400 idempotency-key-expired or idempotency-key-ahead for keys that the clock cannot be \
              right about; a server whose clock is behind its store does not start",
     run: |ground| Box::pin(postgres(ground)),
@@ -152,9 +154,9 @@ async fn jumps(ground: &Ground, setup: &Setup) -> anyhow::Result<Findings> {
         }));
     findings.add(work.findings);
     findings.judge(&history, &server, Duration::ZERO).await?;
-    findings.notes.push(format!(
-        "{refused_starts} times a server with a clock behind its store did not start"
-    ));
+    let told =
+        format!("{refused_starts} times a server with a clock behind its store did not start");
+    findings.note("", told);
     Ok(findings)
 }
 

@@ -17,7 +17,8 @@ pub const CUTS: Row = Row {
     name: "cuts in requests and answers",
     what: "Connections of clients are reset at any byte of a request, and at any byte of an answer; \
            others end in an orderly way in the middle of a body.",
-    client: "the connection is lost; what it sends again under its key counts once",
+    client: "the connection is lost; what it sends again under its key counts once; 400 invalid-content for \
+             half a body",
     run: |ground| Box::pin(cuts(ground)),
 };
 

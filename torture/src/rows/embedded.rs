@@ -15,8 +15,9 @@ use crate::{
     fleet::{Fleet, Plan},
     history::{Fate, History, Tallies},
     journal,
-    power_loss::{lose_power, tear_the_last_record},
-    server::NotServing,
+    power_loss::{Torn, lose_power, tear_the_last_record},
+    report::thousands,
+    server::{NotServing, Server},
     setup::Setup,
     small_disk::SmallDisk,
 };
@@ -43,7 +44,7 @@ pub const KILLS: Row = Row {
     name: "kill -9 at random",
     what: "The server is killed under load and started again on the same folder; half of the time \
            with segments and snapshots so small that the kills hit those too.",
-    client: "the connection is lost; what it sends again under its key counts once",
+    client: "the connection is lost, and there is none until the server is back; what it sends again under its key counts once",
     run: |ground| Box::pin(kills(ground)),
 };
 
@@ -52,7 +53,7 @@ pub const KILL_POINTS: Row = Row {
     name: "kill -9 at named points",
     what: "The server kills itself before and after a sync, before it answers, while it makes a \
            segment, and at each step of a snapshot.",
-    client: "the connection is lost; what it sends again under its key counts once",
+    client: "the connection is lost, and there is none until the server is back; what it sends again under its key counts once",
     run: |ground| Box::pin(kill_points(ground)),
 };
 
@@ -60,7 +61,8 @@ pub const KILL_POINTS: Row = Row {
 pub const SYNC_ERROR: Row = Row {
     name: "sync error",
     what: "A sync of the journal fails with EIO under load.",
-    client: "503 outcome-unknown; the server exits with 1, and counts on when it is started again",
+    client: "503 outcome-unknown for what was being written, unavailable or a lost connection for what came \
+             behind it; the server exits with 1, and counts on when it is started again",
     run: |ground| Box::pin(sync_error(ground)),
 };
 
@@ -76,7 +78,8 @@ pub const DISK_FULL: Row = Row {
 pub const SIGTERM: Row = Row {
     name: "SIGTERM in load",
     what: "The server is told to stop under load, and started again.",
-    client: "what was sent is answered, then the connection closes",
+    client: "what the server has read is answered, then the connection closes, and there is none until \
+             it is back; a request that crosses the close is lost with its connection, and not counted",
     run: |ground| Box::pin(sigterm(ground)),
 };
 
@@ -89,15 +92,16 @@ async fn power_loss(ground: Ground) -> anyhow::Result<Findings> {
         Ok(survived) => {
             ensure!(survived.power_losses >= losses, "too slow: {survived:?}");
             findings.faults = survived.power_losses;
-            findings.notes.push(format!(
-                "{} groups acknowledged, {} whose outcome was unknown sent again, {} deaths of the \
-                 process alone, {} syncs and {} writes that failed",
-                survived.groups,
-                survived.resent,
-                survived.process_deaths,
-                survived.failed_syncs,
-                survived.failed_writes
-            ));
+            findings.groups = [survived.groups, survived.unknown];
+            let told = format!(
+                "{} groups sent again that were not acknowledged, {} deaths of the process alone, {} \
+                 syncs and {} writes that failed",
+                thousands(survived.resent),
+                thousands(survived.process_deaths),
+                thousands(survived.failed_syncs),
+                thousands(survived.failed_writes)
+            );
+            findings.note("", told);
         }
         Err(error) => findings.broken(format!("{error:#}")),
     }
@@ -106,13 +110,27 @@ async fn power_loss(ground: Ground) -> anyhow::Result<Findings> {
 
 async fn torn_record(ground: Ground) -> anyhow::Result<Findings> {
     let mut findings = Findings::default();
+    let mut torn = Torn::default();
     for seed in 0..ground.amount.rounds.min(8) {
         let seed = ground.seed.wrapping_add(seed);
         match tokio::task::spawn_blocking(move || tear_the_last_record(seed)).await? {
-            Ok(ways) => findings.faults += ways,
+            Ok(more) => torn += more,
             Err(error) => findings.broken(format!("{error:#}")),
         }
     }
+    findings.faults = torn.ways;
+    findings.groups = [torn.held, torn.ways];
+    let told = format!(
+        "{} records of {} bytes together, torn in {} ways: each time the store was opened, and all of \
+         the up to four groups before it were there; the torn one counted whole {} times and not at \
+         all {} times, and once after it was sent again",
+        torn.records,
+        thousands(torn.bytes),
+        thousands(torn.ways),
+        thousands(torn.whole),
+        thousands(torn.ways - torn.whole)
+    );
+    findings.note("", told);
     Ok(findings)
 }
 
@@ -137,18 +155,13 @@ async fn kills(ground: Ground) -> anyhow::Result<Findings> {
             server.kill();
             let killed = Instant::now();
             fleet.turn_to(&[]);
-            findings.faults += 1;
-            server = match setup.start() {
-                Ok(server) => server,
-                Err(error) => return Ok(broken(findings, &error)),
+            let again = start_again(&setup, &fleet, "SIGKILL", killed, &mut findings);
+            let Some(started) = again.await? else {
+                return Ok(findings);
             };
-            fleet.turn_to(&[server.address()]);
-            fleet.recovers(Instant::now()).await?;
-            findings.recoveries.push(killed.elapsed());
+            server = started;
         }
-        let (history, counted) = findings.settle(fleet, &server, Duration::ZERO).await?;
-        server.kill();
-        fold(&mut findings, folder.path(), &history, &counted)?;
+        settle_and_fold(&mut findings, fleet, server, folder.path()).await?;
     }
     Ok(findings)
 }
@@ -194,15 +207,10 @@ async fn kill_points(ground: Ground) -> anyhow::Result<Findings> {
                 status.signal() == Some(9),
                 "{status} where it had to die at {at}"
             );
-            findings.faults += 1;
-            let killed = Instant::now();
-            let server = match setup.start() {
-                Ok(server) => server,
-                Err(error) => return Ok(broken(findings, &error.context(at))),
+            let again = start_again(&setup, &fleet, &at, Instant::now(), &mut findings);
+            let Some(_server) = again.await? else {
+                return Ok(findings);
             };
-            fleet.turn_to(&[server.address()]);
-            fleet.recovers(Instant::now()).await.context(at)?;
-            findings.recoveries.push(killed.elapsed());
             fleet.turn_to(&[]);
         }
         let server = setup.start()?;
@@ -228,22 +236,15 @@ async fn sync_error(ground: Ground) -> anyhow::Result<Findings> {
         if status.code() != Some(1) {
             findings.broken(format!("{status} after a failed sync: {:?}", log.last()));
         }
-        findings.faults += 1;
-        let ended = Instant::now();
-        let server = match setup.start() {
-            Ok(server) => server,
-            Err(error) => return Ok(broken(findings, &error)),
+        let again = start_again(&setup, &fleet, &at, Instant::now(), &mut findings);
+        let Some(_server) = again.await? else {
+            return Ok(findings);
         };
-        fleet.turn_to(&[server.address()]);
-        fleet.recovers(Instant::now()).await?;
-        findings.recoveries.push(ended.elapsed());
         fleet.turn_to(&[]);
     }
-    let mut server = setup.start()?;
+    let server = setup.start()?;
     fleet.turn_to(&[server.address()]);
-    let (history, counted) = findings.settle(fleet, &server, Duration::ZERO).await?;
-    server.kill();
-    fold(&mut findings, folder.path(), &history, &counted)?;
+    settle_and_fold(&mut findings, fleet, server, folder.path()).await?;
     Ok(findings)
 }
 
@@ -257,7 +258,7 @@ async fn disk_full(ground: Ground) -> anyhow::Result<Findings> {
         .set("store.embedded.path", disk.data().display())
         .set("store.embedded.segment_bytes", MIB)
         .set("store.embedded.min_free_bytes", disk.min_free_bytes());
-    let mut server = setup.start()?;
+    let server = setup.start()?;
     let fleet = Fleet::start(&Plan::new(rng.u64(..)), &[server.address()]);
     for _ in 0..ground.amount.rounds {
         fleet.go_on_for(rng.u64(100..500)).await?;
@@ -273,9 +274,7 @@ async fn disk_full(ground: Ground) -> anyhow::Result<Findings> {
         fleet.recovers(freed).await?;
         findings.recoveries.push(freed.elapsed());
     }
-    let (history, counted) = findings.settle(fleet, &server, Duration::ZERO).await?;
-    server.kill();
-    fold(&mut findings, &disk.data(), &history, &counted)?;
+    settle_and_fold(&mut findings, fleet, server, &disk.data()).await?;
     Ok(findings)
 }
 
@@ -298,18 +297,15 @@ async fn sigterm(ground: Ground) -> anyhow::Result<Findings> {
         if status.code() != Some(0) {
             findings.broken(format!("{status} after SIGTERM: {:?}", log.last()));
         }
-        findings.faults += 1;
-        server = match setup.start() {
-            Ok(server) => server,
-            Err(error) => return Ok(broken(findings, &error)),
+        let again = start_again(&setup, &fleet, "SIGTERM", told, &mut findings);
+        let Some(started) = again.await? else {
+            return Ok(findings);
         };
-        fleet.turn_to(&[server.address()]);
-        fleet.recovers(Instant::now()).await?;
-        findings.recoveries.push(told.elapsed());
+        server = started;
     }
-    let (history, counted) = findings.settle(fleet, &server, Duration::ZERO).await?;
-    server.kill();
-    fold(&mut findings, folder.path(), &history, &counted)?;
+    let counted = settle_and_fold(&mut findings, fleet, server, folder.path()).await?;
+    let told = format!("{counted} of {} events are counted", findings.unknown);
+    findings.note("of unknown outcome", told);
     Ok(findings)
 }
 
@@ -319,10 +315,44 @@ fn with_small_files(setup: Setup) -> Setup {
         .set("store.embedded.snapshot_after_bytes", 65_536)
 }
 
-/// The row ends here.
-fn broken(mut findings: Findings, error: &anyhow::Error) -> Findings {
-    findings.broken(format!("{error:#}"));
-    findings
+/// Starts a server again that ended by this fault at that moment, and lets the clients find it.
+/// `None` when it does not start: that is a finding, and the row ends with it.
+async fn start_again(
+    setup: &Setup,
+    fleet: &Fleet,
+    fault: &str,
+    since: Instant,
+    findings: &mut Findings,
+) -> anyhow::Result<Option<Server>> {
+    findings.faults += 1;
+    let server = match setup.start() {
+        Ok(server) => server,
+        Err(error) => {
+            findings.broken(format!("after {fault}: {error:#}"));
+            return Ok(None);
+        }
+    };
+    fleet.turn_to(&[server.address()]);
+    let recovered = fleet.recovers(Instant::now()).await;
+    recovered.with_context(|| format!("after {fault}"))?;
+    findings.recoveries.push(since.elapsed());
+    Ok(Some(server))
+}
+
+/// Holds what the server says against what the clients know, and its journal against both. How many
+/// events are counted of which no client knows.
+async fn settle_and_fold(
+    findings: &mut Findings,
+    fleet: Fleet,
+    mut server: Server,
+    folder: &Path,
+) -> anyhow::Result<u64> {
+    let (history, counted) = findings.settle(fleet, &server, Duration::ZERO).await?;
+    server.kill();
+    fold(findings, folder, &history, &counted)?;
+    let acknowledged = history.events(|fate| matches!(fate, Fate::Acknowledged(_)));
+    let counted: u64 = counted.values().flatten().sum();
+    Ok(counted.saturating_sub(acknowledged))
 }
 
 /// Holds the journal itself against what the server said of it before it ended, and its keys against
@@ -340,24 +370,11 @@ fn fold(
         let told = "the journal adds up to something else than the server told";
         findings.violations.push(Violation::Fold(told.to_owned()));
     }
-    let keyed = |of: fn(Fate) -> bool| {
-        let members = history.members.iter();
-        members
-            .filter(|member| member.keyed && of(member.fate))
-            .count() as u64
-    };
-    let least = keyed(|fate| matches!(fate, Fate::Acknowledged(_)));
-    let most = least + keyed(|fate| fate == Fate::Unknown);
-    if !(least..=most).contains(&fold.marks) {
-        let told = format!(
-            "{} keys in the journal, {least} to {most} were sent",
-            fold.marks
-        );
-        findings.violations.push(Violation::Fold(told));
-    }
-    findings.notes.push(format!(
+    findings.hold_marks(fold.marks, "the journal", history);
+    let told = format!(
         "{} records of the journal folded to the same counts",
-        fold.records
-    ));
+        thousands(fold.records)
+    );
+    findings.note("", told);
     Ok(())
 }

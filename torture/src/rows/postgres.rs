@@ -1,23 +1,19 @@
 //! PostgreSQL: killed, restarted, frozen, slow, out of connections, cut off, shared.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use fastrand::Rng;
 use foundation::testing::Postgres;
 use tokio::task::block_in_place;
 
-use super::{Findings, Ground, Row};
+use super::{
+    Findings, Ground, Row,
+    scene::{Scene, brief, fold},
+};
 use crate::{
-    checker::Violation,
     fleet::{Fleet, Plan},
-    history::{Fate, History, Kind, Tallies},
-    proxy::{Proxy, Rules},
-    server::Server,
-    setup::Setup,
+    proxy::Rules,
 };
 
 /// PostgreSQL is killed.
@@ -33,7 +29,8 @@ pub const KILLED_IN_COMMIT: Row = Row {
     name: "PostgreSQL killed in COMMIT",
     what: "What it answers is held up, so that it commits and nobody knows; then it is killed, and \
            started again.",
-    client: "503 outcome-unknown; what it sends again under its key counts once",
+    client: "503 outcome-unknown, then unavailable until it is back; what it sends again under its key \
+             counts once",
     run: |ground| Box::pin(killed_in_commit(ground)),
 };
 
@@ -41,7 +38,7 @@ pub const KILLED_IN_COMMIT: Row = Row {
 pub const CUT: Row = Row {
     name: "PostgreSQL cut off",
     what: "Its connections are reset in the middle of a statement and of an answer.",
-    client: "nothing, or 503; the server asks again by itself where that is safe",
+    client: "nothing where the server may ask again by itself; otherwise 503 outcome-unknown or unavailable",
     run: |ground| Box::pin(cut(ground)),
 };
 
@@ -49,7 +46,8 @@ pub const CUT: Row = Row {
 pub const BLACK_HOLE: Row = Row {
     name: "PostgreSQL in a black hole",
     what: "What is sent to it vanishes, and the connection stays open, until the server gives up.",
-    client: "503 outcome-unknown at the deadline, then 503 at once until the way is open",
+    client: "503 outcome-unknown at the deadline and overloaded behind it, then unavailable at once until \
+             the way is open",
     run: |ground| Box::pin(black_hole(ground)),
 };
 
@@ -57,7 +55,7 @@ pub const BLACK_HOLE: Row = Row {
 pub const RESTARTED: Row = Row {
     name: "PostgreSQL restarted",
     what: "It is stopped in an orderly way under load, and started again.",
-    client: "503 unavailable while it is away",
+    client: "503 outcome-unknown for what was being written, then unavailable while it is away",
     run: |ground| Box::pin(restarted(ground)),
 };
 
@@ -65,7 +63,8 @@ pub const RESTARTED: Row = Row {
 pub const FROZEN: Row = Row {
     name: "PostgreSQL frozen",
     what: "All its processes are halted under load, and go on.",
-    client: "503 outcome-unknown at the deadline, then 503 at once until it goes on",
+    client: "503 outcome-unknown at the deadline and overloaded behind it, then unavailable at once until \
+             it goes on",
     run: |ground| Box::pin(frozen(ground)),
 };
 
@@ -73,7 +72,8 @@ pub const FROZEN: Row = Row {
 pub const SLOW: Row = Row {
     name: "PostgreSQL slow",
     what: "Everything to and from it is held back by 100 ms, and then throttled to 20 kB/s.",
-    client: "its answer, later; 503 overloaded when too many wait",
+    client: "its answer, later; 503 overloaded when the oldest waits too long, and rarely outcome-unknown \
+             where the deadline is over first",
     run: |ground| Box::pin(slow(ground)),
 };
 
@@ -81,7 +81,7 @@ pub const SLOW: Row = Row {
 pub const CONNECTIONS: Row = Row {
     name: "PostgreSQL out of connections",
     what: "Somebody else has all its connections, and the server's are ended.",
-    client: "503 unavailable until there is one again",
+    client: "503 outcome-unknown for what was being written, then unavailable until there is one again",
     run: |ground| Box::pin(out_of_connections(ground)),
 };
 
@@ -90,101 +90,12 @@ pub const TWO_SERVERS: Row = Row {
     name: "two servers at once",
     what: "Two servers on one database; what one did not answer is sent to the other under its key; \
            one of them is killed and started again.",
-    client: "the connection is lost; the other server answers",
+    client: "the connection is lost, or there is none; the other server answers",
     run: |ground| Box::pin(two_servers(ground)),
 };
 
-/// The URL of a database behind a proxy.
-pub(super) fn through(proxy: &Proxy) -> String {
-    format!(
-        "postgres://postgres@127.0.0.1:{}/postgres",
-        proxy.address().port()
-    )
-}
-
-pub(super) fn address(postgres: &Postgres) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, postgres.port()).into()
-}
-
-/// A server that gives up soon.
-pub(super) fn brief(setup: Setup, url: &str) -> Setup {
-    setup
-        .set("store.postgres.url", url)
-        .set("store.postgres.write_timeout_ms", 2_000)
-        .set("store.postgres.read_timeout_ms", 2_000)
-        .set("store.postgres.connect_timeout_ms", 1_000)
-        .set("store.postgres.lock_timeout_ms", 1_000)
-}
-
-/// A database, a server on it behind a proxy, and clients.
-struct Scene {
-    postgres: Postgres,
-    proxy: Proxy,
-    server: Server,
-    fleet: Fleet,
-    rng: Rng,
-    findings: Findings,
-}
-
-impl Scene {
-    async fn set(ground: &Ground) -> anyhow::Result<Self> {
-        Self::with(ground, &[], |_| {}).await
-    }
-
-    /// Where each group is one statement, and one committer writes them all: single events, sent again
-    /// only when they have to be. The breaker opens after three failures, and where several fail at
-    /// once none would be tried again.
-    async fn simple(ground: &Ground) -> anyhow::Result<Self> {
-        Self::with(ground, &[], |plan| (plan.bulk, plan.resent) = (0, 0)).await
-    }
-
-    async fn with(
-        ground: &Ground,
-        settings: &[&str],
-        change: impl FnOnce(&mut Plan),
-    ) -> anyhow::Result<Self> {
-        let mut rng = Rng::with_seed(ground.seed);
-        let postgres = block_in_place(|| Postgres::start_with(settings));
-        let proxy = Proxy::start(address(&postgres)).await?;
-        let server = brief(ground.setup("postgres"), &through(&proxy)).start()?;
-        let mut plan = Plan::new(rng.u64(..));
-        change(&mut plan);
-        let fleet = Fleet::start(&plan, &[server.address()]);
-        Ok(Self {
-            postgres,
-            proxy,
-            server,
-            fleet,
-            rng,
-            findings: Findings::default(),
-        })
-    }
-
-    async fn go_on(&mut self) -> anyhow::Result<()> {
-        self.fleet.go_on_for(self.rng.u64(50..400)).await
-    }
-
-    /// The fault that began then is over.
-    async fn recovers(&mut self, since: Instant) -> anyhow::Result<()> {
-        self.findings.faults += 1;
-        self.fleet.recovers(Instant::now()).await?;
-        self.findings.recoveries.push(since.elapsed());
-        Ok(())
-    }
-
-    async fn end(mut self) -> anyhow::Result<Findings> {
-        self.proxy.set(Rules::default());
-        let settled = self
-            .findings
-            .settle(self.fleet, &self.server, Duration::ZERO);
-        let (history, counted) = settled.await?;
-        fold(&mut self.findings, &self.postgres, &history, &counted)?;
-        Ok(self.findings)
-    }
-}
-
 async fn killed(ground: Ground) -> anyhow::Result<Findings> {
-    let mut scene = Scene::set(&ground).await?;
+    let mut scene = Scene::usual(&ground).await?;
     for _ in 0..ground.amount.rounds {
         scene.go_on().await?;
         block_in_place(|| scene.postgres.kill());
@@ -247,7 +158,7 @@ async fn cut(ground: Ground) -> anyhow::Result<Findings> {
 }
 
 async fn black_hole(ground: Ground) -> anyhow::Result<Findings> {
-    let mut scene = Scene::set(&ground).await?;
+    let mut scene = Scene::usual(&ground).await?;
     for _ in 0..ground.amount.rounds {
         scene.go_on().await?;
         scene.proxy.set(Rules {
@@ -263,7 +174,7 @@ async fn black_hole(ground: Ground) -> anyhow::Result<Findings> {
 }
 
 async fn restarted(ground: Ground) -> anyhow::Result<Findings> {
-    let mut scene = Scene::set(&ground).await?;
+    let mut scene = Scene::usual(&ground).await?;
     for _ in 0..ground.amount.rounds {
         scene.go_on().await?;
         block_in_place(|| scene.postgres.stop());
@@ -275,7 +186,7 @@ async fn restarted(ground: Ground) -> anyhow::Result<Findings> {
 }
 
 async fn frozen(ground: Ground) -> anyhow::Result<Findings> {
-    let mut scene = Scene::set(&ground).await?;
+    let mut scene = Scene::usual(&ground).await?;
     for _ in 0..ground.amount.rounds {
         scene.go_on().await?;
         block_in_place(|| scene.postgres.freeze());
@@ -287,7 +198,7 @@ async fn frozen(ground: Ground) -> anyhow::Result<Findings> {
 }
 
 async fn slow(ground: Ground) -> anyhow::Result<Findings> {
-    let mut scene = Scene::set(&ground).await?;
+    let mut scene = Scene::usual(&ground).await?;
     for _ in 0..ground.amount.rounds {
         for rules in [
             Rules {
@@ -311,7 +222,8 @@ async fn slow(ground: Ground) -> anyhow::Result<Findings> {
 
 async fn out_of_connections(ground: Ground) -> anyhow::Result<Findings> {
     let settings = ["max_connections=12", "superuser_reserved_connections=0"];
-    let mut scene = Scene::with(&ground, &settings, |_| {}).await?;
+    let postgres = block_in_place(|| Postgres::start_with(&settings));
+    let mut scene = Scene::set(&ground, postgres, |_| {}).await?;
     let url = scene.postgres.url("postgres");
     for _ in 0..ground.amount.rounds {
         scene.go_on().await?;
@@ -409,44 +321,4 @@ async fn two_servers(ground: Ground) -> anyhow::Result<Findings> {
     }
     fold(&mut findings, &postgres, &history, &counted)?;
     Ok(findings)
-}
-
-/// Holds PostgreSQL's own sums and keys against what the server said.
-pub(super) fn fold(
-    findings: &mut Findings,
-    postgres: &Postgres,
-    history: &History,
-    counted: &Tallies,
-) -> anyhow::Result<()> {
-    let ask = |sql: &str| block_in_place(|| postgres.query(&postgres.url("postgres"), sql));
-    let sum = |kind: Kind| {
-        counted
-            .values()
-            .map(|counts| counts[kind as usize])
-            .sum::<u64>()
-    };
-    let told = format!("{}|{}", sum(Kind::Delivered), sum(Kind::Bounced));
-    for table in ["domain_tallies", "writer_totals"] {
-        let found = ask(&format!(
-            "SELECT coalesce(sum(delivered), 0), coalesce(sum(bounced), 0) FROM {table}"
-        ));
-        if found != told {
-            let told = format!("{table} adds up to {found}, the server says {told}");
-            findings.violations.push(Violation::Fold(told));
-        }
-    }
-    let marks: u64 = ask("SELECT count(*) FROM marks").parse()?;
-    let keyed = |of: fn(Fate) -> bool| {
-        let members = history.members.iter();
-        members
-            .filter(|member| member.keyed && of(member.fate))
-            .count() as u64
-    };
-    let least = keyed(|fate| matches!(fate, Fate::Acknowledged(_)));
-    let most = least + keyed(|fate| fate == Fate::Unknown);
-    if !(least..=most).contains(&marks) {
-        let told = format!("{marks} keys in PostgreSQL, {least} to {most} were sent");
-        findings.violations.push(Violation::Fold(told));
-    }
-    Ok(())
 }

@@ -13,7 +13,7 @@ use tokio::task::block_in_place;
 
 use super::{
     Findings, Ground, Row,
-    postgres::{address, brief, fold, through},
+    scene::{address, brief, fold, through},
 };
 use crate::{
     fleet::{Fleet, Plan},
@@ -34,7 +34,7 @@ pub const SLOW_STORE: Row = Row {
     name: "a slow store behind Redis",
     what: "Two servers with one database and one cache; the way to the database is slow for the one \
            that reads, then for the one that counts.",
-    client: "its answer, later; no read is older than promised, and none shows what is not committed",
+    client: "its answer, later, and 503 overloaded when the oldest waits too long; no read is older than promised, and none shows what is not committed",
     run: |ground| Box::pin(slow_store(ground)),
 };
 

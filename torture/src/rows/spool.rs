@@ -12,11 +12,12 @@ use anyhow::ensure;
 use fastrand::Rng;
 use foundation::testing::Postgres;
 
-use super::{Findings, Ground, Row, postgres::fold};
+use super::{Findings, Ground, Row, scene::fold};
 use crate::{
     DEADLINE,
     fleet::{Fleet, Plan},
     http::Connection,
+    report::thousands,
     server::{NotServing, Server},
     setup::Setup,
 };
@@ -26,7 +27,8 @@ pub const AWAY: Row = Row {
     name: "PostgreSQL away, spooled",
     what: "With `store.when_down = \"spool\"`, under load, PostgreSQL is frozen in the middle of what it \
            commits, or killed.",
-    client: "202, and `behind` with an Age on reads; 204 once the spool is empty",
+    client: "202, and `behind` with an Age on reads, or 503 unavailable for a read until PostgreSQL is \
+             given up; 204 once the spool is empty",
     run: |ground| Box::pin(spooled(ground, [Way::Frozen, Way::Killed])),
 };
 
@@ -35,7 +37,8 @@ pub const CRASHED: Row = Row {
     name: "spooled, crashed, drained",
     what: "With `store.when_down = \"spool\"`, under load, PostgreSQL is killed, and then the server, with \
            a full spool or in the middle of the drain.",
-    client: "202; the connection is lost; what it sends again under its key counts once",
+    client: "202, and 503 unavailable for some reads; the connection is lost; what it sends again under its \
+             key counts once",
     run: |ground| {
         let ways = [Way::ServerKilledWithin, Way::ServerKilledBefore];
         Box::pin(spooled(ground, ways))
@@ -127,9 +130,7 @@ async fn spooled(ground: Ground, ways: [Way; 2]) -> anyhow::Result<Findings> {
     let (history, counted) = findings.settle(fleet, &server, Duration::ZERO).await?;
     fold(&mut findings, &postgres, &history, &counted)?;
     let spooled = findings.answers.get("202").copied().unwrap_or(0);
-    findings
-        .notes
-        .push(format!("{spooled} requests were spooled"));
+    findings.note("", format!("{} requests were spooled", thousands(spooled)));
     Ok(findings)
 }
 

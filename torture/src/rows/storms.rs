@@ -23,6 +23,7 @@ use super::{
 use crate::{
     DEADLINE,
     history::{Fate, Kind, Member},
+    report::rate,
     server::Server,
 };
 
@@ -118,15 +119,16 @@ async fn storms(ground: &Ground, servers: &[&Server]) -> anyhow::Result<Findings
         }
     }
     let a_second = |storm: &Storm| storm.answers as f64 / storm.took.as_secs_f64();
-    findings.notes.push(format!(
-        "{} acknowledgements a key, of which one counted it; {:.0} acknowledgements a second, and \
-         {:.0} under keys of their own; {:.2} and {:.2} requests for each",
+    let told = format!(
+        "{} acknowledgements a key, of which one counted it; {} acknowledgements a second, and {} \
+         under keys of their own; {:.2} and {:.2} requests for each",
         CLIENTS,
-        a_second(&same),
-        a_second(&distinct),
+        rate(a_second(&same)),
+        rate(a_second(&distinct)),
         same.requests as f64 / same.answers as f64,
         distinct.requests as f64 / distinct.answers as f64,
-    ));
+    );
+    findings.note("", told);
     Ok(findings)
 }
 

@@ -388,9 +388,10 @@ pub(crate) async fn live(method: Method, state: Data<State>) -> Answer {
 /// The events as they are answered.
 ///
 /// A stream of Server-Sent Events. The data of an `event` is a `TailEvent`: what one request said of
-/// one domain; of a bulk request, its first 100 domains and the one that is asked for. Once a second, `skipped` says how many events were
-/// left out, for more came than `per_s`. Who reads too slowly gets a last event, `dropped`, that says
-/// so. Only events that this server answers are shown.
+/// one domain; of a bulk request, its first 100 domains and the one that is asked for. Each second begins
+/// with the first `per_s` that come, and once a second `skipped` (`TailSkipped`) says how many events were
+/// left out since. Who reads too slowly gets a last event, `dropped` (`TailDropped`), that says so. Only
+/// events that this server answers are shown.
 #[utoipa::path(
     get, path = "/v1/events/tail", tag = "events",
     params(

@@ -23,7 +23,8 @@ use utoipa::ToSchema;
 
 use super::dto::{DomainSums, EventSums, Moment, VerdictDto};
 use crate::{
-    health::PROBE_TIMEOUT,
+    health::{PROBE_TIMEOUT, failed_checks},
+    problem::FieldError,
     server::State,
     stream::{Open, event},
 };
@@ -59,6 +60,8 @@ pub(crate) struct LiveDto {
     store: &'static str,
     #[schema(example = 3600)]
     uptime_s: u64,
+    /// The checks of `/readyz` that fail; empty while requests should be sent here.
+    not_ready: Vec<FieldError>,
     /// Events are acknowledged that reads may not show, for the store is, or was, away.
     behind: bool,
     /// Over the last second; null in the first message.
@@ -327,13 +330,15 @@ impl Drop for Beats {
 
 async fn numbers(state: &State, now: &Sample, before: Option<&Sample>) -> LiveDto {
     let store = &state.email_domains;
-    let totals = timeout(PROBE_TIMEOUT, store.totals()).await;
+    let totals = timeout(PROBE_TIMEOUT, store.totals());
+    let ((not_ready, _), totals) = tokio::join!(failed_checks(state), totals);
     let totals = totals.ok().and_then(Result::ok);
     LiveDto {
         as_of: Moment(store.now()),
         version: env!("CARGO_PKG_VERSION"),
         store: state.store_name,
         uptime_s: state.started.elapsed().as_secs(),
+        not_ready,
         behind: store.behind_s().is_some(),
         per_s: before.map(|before| now.rates_since(before)),
         latency_ms: before.and_then(|before| now.latency_since(before)),

@@ -22,8 +22,10 @@ use business::{
     },
     kernel::UnixSeconds,
 };
+use foundation::telemetry::Metrics;
 use futures_util::{Stream, stream};
 use parking_lot::RwLock;
+use prometheus::IntCounter;
 use serde::Serialize;
 use tokio::{sync::mpsc, time::timeout};
 use utoipa::ToSchema;
@@ -51,6 +53,7 @@ pub(crate) struct Tail {
     began: Instant,
     watching: AtomicUsize,
     watchers: RwLock<Vec<Arc<Watcher>>>,
+    dropped: IntCounter,
 }
 
 /// One who watches.
@@ -95,14 +98,19 @@ pub(crate) enum TailOutcome {
 }
 
 /// What was not shown in the last second: more came than was asked for.
-#[derive(Serialize)]
-struct Skipped {
+#[derive(Serialize, ToSchema)]
+#[schema(as = TailSkipped)]
+pub(crate) struct Skipped {
+    /// Events.
+    #[schema(example = 0)]
     events: u64,
 }
 
 /// The last event of who is dropped.
-#[derive(Serialize)]
-struct Dropped {
+#[derive(Serialize, ToSchema)]
+#[schema(as = TailDropped)]
+pub(crate) struct Dropped {
+    /// Why.
     detail: &'static str,
 }
 
@@ -122,17 +130,25 @@ struct Counts {
     bounced: u32,
 }
 
-impl Default for Tail {
-    fn default() -> Self {
-        Self {
+impl Tail {
+    /// Registers the metric.
+    ///
+    /// # Errors
+    /// When its name is taken.
+    pub(crate) fn register(metrics: &Metrics) -> prometheus::Result<Self> {
+        let dropped = IntCounter::new(
+            "catchall_tail_dropped_total",
+            "Readers of the tail that were dropped, for they read too slowly.",
+        )?;
+        metrics.register(dropped.clone())?;
+        Ok(Self {
             began: Instant::now(),
             watching: AtomicUsize::new(0),
             watchers: RwLock::default(),
-        }
+            dropped,
+        })
     }
-}
 
-impl Tail {
     /// What a single event may be told with; `None` while nobody watches.
     pub(crate) fn of_event(
         &self,
@@ -258,7 +274,7 @@ impl Telling<'_> {
                 outcome,
             });
             for watcher in watchers.iter() {
-                watcher.tell(second, &told);
+                watcher.tell(second, &told, &self.tail.dropped);
             }
         }
         let others = mem::take(&mut self.others);
@@ -306,7 +322,7 @@ impl TailOutcome {
 }
 
 impl Watcher {
-    fn tell(&self, second: u64, told: &Arc<Told>) {
+    fn tell(&self, second: u64, told: &Arc<Told>, dropped: &IntCounter) {
         // Once it has lost something it gets no more, so that it comes to hear of it.
         if self.dropped.load(Ordering::Relaxed) {
             return;
@@ -319,7 +335,8 @@ impl Watcher {
             let events = u64::from(told.delivered) + u64::from(told.bounced);
             self.skipped.fetch_add(events, Ordering::Relaxed);
         } else if self.queue.try_send(Arc::clone(told)).is_err() {
-            self.dropped.store(true, Ordering::Relaxed);
+            let before = self.dropped.swap(true, Ordering::Relaxed);
+            dropped.inc_by(u64::from(!before));
         }
     }
 

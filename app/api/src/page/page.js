@@ -69,7 +69,9 @@ function keep(values, value) {
 
 function show(live) {
   write("about", `${live.version}, ${live.store} store, up\u00a0${since(live.uptime_s)}`);
-  if (!live.domains) status("bad", "the store does not answer");
+  const failed = live.not_ready.map((check) => `${check.field}: ${check.reason}`);
+  if (failed.length) status("bad", `not ready, ${failed.join("; ")}`);
+  else if (!live.domains) status("bad", "the store does not answer");
   else if (live.behind) status("bad", "the store is behind: events are kept for it");
   else status("good", "serving");
 

@@ -243,7 +243,7 @@ impl Kind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable",
                 "Store unavailable",
-                "The store cannot be reached. Nothing was done: try again.",
+                "The store cannot be reached, or cannot write. Nothing was done: try again.",
             ),
             Self::OutcomeUnknown => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -9,22 +9,30 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use foundation::testing::Rotel;
 
 use crate::{
     controls::{log_and_map::LogAndMap, reference, upsert},
     database::Database,
     keys::Keys,
-    row::Subject,
+    row::{Subject, Watched},
     server::{self, Server},
+    unwatched,
 };
 
 pub(crate) struct Fleet {
+    /// Cargo's.
+    target: PathBuf,
     folder: PathBuf,
     servers: HashMap<(Subject, Keys), Rc<Server>>,
     logs: HashMap<Keys, Rc<RefCell<LogAndMap>>>,
     database: Option<Database>,
     /// Those behind frozen shadows.
     frozen: Vec<Database>,
+    /// What traces are sent to.
+    collector: Option<Rotel>,
+    /// catchall, built so that it counts nothing.
+    unwatched: Option<PathBuf>,
     /// The URLs of databases, with what is in them.
     databases: HashMap<(Subject, Keys), String>,
     /// Data folders that have their domains.
@@ -33,13 +41,16 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// All data goes into `folder`.
-    pub(crate) fn new(folder: PathBuf) -> Self {
+    pub(crate) fn new(target: &Path, folder: PathBuf) -> Self {
         Self {
+            target: target.to_owned(),
             folder,
             servers: HashMap::new(),
             logs: HashMap::new(),
             database: None,
             frozen: Vec::new(),
+            collector: None,
+            unwatched: None,
             databases: HashMap::new(),
             filled: HashSet::new(),
         }
@@ -53,6 +64,7 @@ impl Fleet {
     pub(crate) fn release(&mut self) {
         self.servers.clear();
         self.frozen.clear();
+        self.collector = None;
         self.logs.clear();
     }
 
@@ -105,6 +117,10 @@ impl Fleet {
                 self.frozen.push(database);
                 server
             }
+            Subject::Watched(watched) => {
+                let folder = self.data_folder(subject, keys);
+                self.watched(watched, keys, &embedded(subject, &folder))?
+            }
             Subject::Postgres => {
                 let url = self.database_url(subject, keys)?;
                 let postmaster = self.database()?.postmaster();
@@ -116,6 +132,68 @@ impl Fleet {
         let server = Rc::new(server);
         self.servers.insert((subject, keys), Rc::clone(&server));
         Ok(server)
+    }
+
+    /// Another server of a subject, on another store.
+    pub(crate) fn server_anew(
+        &mut self,
+        subject: Subject,
+        keys: Keys,
+    ) -> anyhow::Result<Rc<Server>> {
+        self.servers.remove(&(subject, keys));
+        let folder = self.data_folder(subject, keys);
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+        self.server(subject, keys)
+    }
+
+    fn watched(
+        &mut self,
+        watched: Watched,
+        keys: Keys,
+        settings: &[(&'static str, String)],
+    ) -> anyhow::Result<Server> {
+        let mut settings = settings.to_vec();
+        let server = match watched {
+            Watched::Off => {
+                let program = match &self.unwatched {
+                    Some(program) => program,
+                    None => self.unwatched.insert(unwatched::build(&self.target)?),
+                };
+                Server::program(program, &settings, None)?
+            }
+            Watched::Metrics => Server::catchall(&settings, None)?,
+            Watched::MetricsAndTraces => {
+                let program = self.target.join("rotel/bin/rotel-agent");
+                let collector = self
+                    .collector
+                    .get_or_insert_with(|| Rotel::start(&program, None));
+                settings.extend([
+                    ("CATCHALL__TELEMETRY__TRACES__ENDPOINT", collector.url()),
+                    (
+                        "CATCHALL__TELEMETRY__TRACES__SAMPLE_RATIO",
+                        "0.01".to_owned(),
+                    ),
+                ]);
+                let server = Server::catchall(&settings, None)?;
+                server.scrape()?;
+                server
+            }
+        };
+        preload(&server, keys)?;
+        let counts = server.metric("catchall_group_requests_count")? > 0.0;
+        ensure!(
+            counts == (watched != Watched::Off),
+            "metrics that do not count, or those that should not"
+        );
+        Ok(server)
+    }
+
+    /// Whether what was sent to the collector got there.
+    pub(crate) fn has_collected(&self) -> bool {
+        let collector = self.collector.as_ref();
+        collector.is_some_and(|collector| collector.log().contains("Received traces"))
     }
 
     /// Where an embedded store is kept.

@@ -10,7 +10,7 @@
 //! | `sections`, `row` | what is measured beside what |
 //! | `rounds`, `sample` | how it is measured |
 //! | `lone`, `open_loop`, `ten_million`, `journal` | what is measured in its own way |
-//! | `fleet`, `server`, `database`, `process` | the servers, and what they cost |
+//! | `fleet`, `server`, `unwatched`, `database`, `process` | the servers, and what they cost |
 //! | `controls` | what they are compared with |
 //! | `client`, `keys` | requests that `create-events` does not send |
 //! | `report`, `machine`, `options` | what is printed, on which machine, and what is asked for |
@@ -40,6 +40,7 @@ mod sample;
 mod sections;
 mod server;
 mod ten_million;
+mod unwatched;
 
 use std::{fs, path::Path};
 
@@ -82,7 +83,7 @@ fn measure(options: &Options) -> anyhow::Result<()> {
         "{words} Medians of {} rounds, {} s each.",
         options.rounds, options.seconds
     );
-    let mut fleet = Fleet::new(data);
+    let mut fleet = Fleet::new(target, data);
     let mut report = Report::new(folder, &words, json);
     for section in sections::all() {
         let Some(section) = section.select(options) else {

@@ -12,13 +12,15 @@ use crate::{
     keys::Keys,
     options::Options,
     report::Line,
-    row::{Group, Load, Row, Subject},
+    row::{Group, Load, Row, Subject, Watched},
     sample::{Latency, Run, Sample, median},
     server::{self, Server},
 };
 
 /// Seeds of runs that only warm up begin here.
 const WARM: u64 = 1_000;
+/// So many times as many rounds for servers that are begun anew, each of which tells less.
+const ANEW: u64 = 4;
 
 /// A row that is being measured.
 struct Lane<'a> {
@@ -45,7 +47,9 @@ pub(crate) fn measure(group: &Group, fleet: &mut Fleet, options: &Options) -> Ve
             Err(error) => failures.push(Line::failed(&row.id, &error)),
         }
     }
-    for round in 0..options.rounds {
+    let anew = group.iter().any(|row| row.subject.is_begun_anew());
+    let rounds = options.rounds * if anew { ANEW } else { 1 };
+    for round in 0..rounds {
         lanes.retain_mut(|lane| match lane.sample(fleet, round) {
             Ok(sample) => {
                 eprintln!("{} round {round}: {:.0}/s", lane.row.id, sample.run.rate());
@@ -99,7 +103,15 @@ impl<'a> Lane<'a> {
         Ok(lane)
     }
 
-    fn sample(&mut self, fleet: &Fleet, round: u64) -> anyhow::Result<Sample> {
+    fn sample(&mut self, fleet: &mut Fleet, round: u64) -> anyhow::Result<Sample> {
+        if self.row.subject.is_begun_anew() {
+            self.runner = Runner::Server(fleet.server_anew(self.row.subject, self.row.keys)?);
+            let measured = self.events;
+            self.events = (measured / 4).next_multiple_of(self.row.load.unit());
+            let warmed = self.run(fleet, WARM + round);
+            self.events = measured;
+            warmed?;
+        }
         let Runner::Server(server) = &self.runner else {
             return Ok(Sample {
                 run: self.run(fleet, round)?,
@@ -112,6 +124,11 @@ impl<'a> Lane<'a> {
         let before = processes.cpu_seconds()?;
         let run = self.run(fleet, round)?;
         let cpu = processes.cpu_seconds()? - before;
+        ensure!(
+            self.row.subject != Subject::Watched(Watched::MetricsAndTraces)
+                || fleet.has_collected(),
+            "no span got to the collector"
+        );
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let millions = run.done as f64 / 1e6;
         Ok(Sample {

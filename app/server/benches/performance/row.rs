@@ -19,6 +19,8 @@ pub(crate) enum Subject {
         /// `store.shadow.queue_capacity`.
         queue: u32,
     },
+    /// Embedded, and watched as production may be.
+    Watched(Watched),
     Postgres,
     RawUpsert,
     LogAndMap,
@@ -35,10 +37,32 @@ impl fmt::Display for Subject {
             Self::Embedded { delay_us: 0 } => "embedded",
             Self::Embedded { delay_us } => return write!(f, "embedded+{}ms", delay_us / 1_000),
             Self::Shadowed { queue } => return write!(f, "embedded+frozen-shadow-{queue}"),
+            Self::Watched(Watched::Off) => "off",
+            Self::Watched(Watched::Metrics) => "metrics",
+            Self::Watched(Watched::MetricsAndTraces) => "metrics-and-1%-of-traces",
             Self::Postgres => "postgres",
             Self::RawUpsert => "raw-upsert",
             Self::LogAndMap => "log-and-map",
         })
+    }
+}
+
+/// How closely.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Watched {
+    /// Built so that no metric counts, and without spans.
+    Off,
+    /// As it comes: with metrics, and nobody who asks for them.
+    Metrics,
+    /// Scraped, and a hundredth of the requests traced.
+    MetricsAndTraces,
+}
+
+impl Subject {
+    /// Whether each run has a process and a folder of its own: two that are alike differ by up to a
+    /// tenth for as long as they live, which is more than what is looked for here.
+    pub(crate) fn is_begun_anew(self) -> bool {
+        matches!(self, Self::Watched(_))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     controls::upsert,
     keys::Keys,
     options::Options,
-    row::{EMBEDDED, Group, Load, Row, Section, Subject},
+    row::{EMBEDDED, Group, Load, Row, Section, Subject, Watched},
 };
 
 const TEN_THOUSAND: Keys = Keys::Uniform(10_000);
@@ -24,6 +24,7 @@ pub(crate) fn all() -> Vec<Section> {
         puts(),
         keyed(),
         shadowed(),
+        watched(),
         pipelined(),
         bulk(),
         reads(),
@@ -186,6 +187,43 @@ fn shadowed() -> Section {
                 is how many events may wait for the shadow. The smaller one is the default, and full \
                 during the first runs: then the shadow is out of step. The larger one goes on filling \
                 in all of them, which shows in the peak memory."
+            .into(),
+        groups: [64, 256].map(group).into(),
+    }
+}
+
+fn watched() -> Section {
+    let group = |connections| {
+        let row = |watched, more: &str| Row {
+            id: format!(
+                "watched/{}{more}/{connections}/10k",
+                Subject::Watched(watched)
+            ),
+            subject: Subject::Watched(watched),
+            keys: TEN_THOUSAND,
+            load: Load::Puts { connections },
+            against: Vec::new(),
+        };
+        let off = row(Watched::Off, "");
+        let others = [
+            row(Watched::Off, "-again"),
+            row(Watched::Metrics, ""),
+            row(Watched::MetricsAndTraces, ""),
+        ];
+        let others = others.map(|other| Row {
+            against: vec![off.id.clone()],
+            ..other
+        });
+        std::iter::once(off.clone()).chain(others).collect()
+    };
+    Section {
+        title: "What it costs to be watched",
+        about: "Single PUTs to the embedded store as above, each run to a new server and store, and four \
+                times as many of them. `off` is catchall built against a `prometheus` whose counters and \
+                histograms stay as they are, and without spans; it still reads the clocks that some of \
+                them are fed from. It is measured twice: what those two differ by is noise. `metrics` is \
+                catchall as it comes. The last is also scraped every 5 s, and traces a hundredth of the \
+                requests, for a collector (Rotel) on the same cores. Nobody reads the tail."
             .into(),
         groups: [64, 256].map(group).into(),
     }

@@ -7,6 +7,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,6 +15,9 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use crate::process::Processes;
+
+/// As `deploy/prometheus/prometheus.yml` has it.
+const SCRAPED_EVERY: Duration = Duration::from_secs(5);
 
 /// A running server, ended when dropped.
 pub(crate) struct Server {
@@ -24,6 +28,7 @@ pub(crate) struct Server {
     pub(crate) start_took: Duration,
     /// The log line `opened the store`, where there is one.
     pub(crate) opened: Option<Value>,
+    alive: Arc<()>,
 }
 
 impl Server {
@@ -54,8 +59,18 @@ impl Server {
         settings: &[(&str, String)],
         postmaster: Option<u32>,
     ) -> anyhow::Result<Self> {
+        let program = Path::new(env!("CARGO_BIN_EXE_catchall"));
+        Self::program(program, settings, postmaster)
+    }
+
+    /// A catchall that was built in another way.
+    pub(crate) fn program(
+        program: &Path,
+        settings: &[(&str, String)],
+        postmaster: Option<u32>,
+    ) -> anyhow::Result<Self> {
         let start = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_catchall"))
+        let mut child = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0"])
             .env("CATCHALL__TELEMETRY__LOGS__FORMAT", "json")
             .envs(settings.iter().map(|(name, value)| (name, value)))
@@ -103,6 +118,7 @@ impl Server {
             processes,
             start_took: start.elapsed(),
             opened,
+            alive: Arc::default(),
         }
     }
 
@@ -113,15 +129,34 @@ impl Server {
 
     /// One of its metrics, by name; 0 where it has none of that name.
     pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let mut stream = TcpStream::connect(self.address()?)?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
+        let answer = metrics(self.address()?)?;
         let value = answer
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(value.map_or(Ok(0.0), str::parse)?)
     }
+
+    /// From now on its metrics are read as Prometheus reads them, until it ends.
+    pub(crate) fn scrape(&self) -> anyhow::Result<()> {
+        let (address, alive) = (self.address()?, Arc::downgrade(&self.alive));
+        std::thread::spawn(move || {
+            while alive.upgrade().is_some() {
+                if let Err(error) = metrics(address) {
+                    eprintln!("a scrape failed: {error}");
+                }
+                std::thread::sleep(SCRAPED_EVERY);
+            }
+        });
+        Ok(())
+    }
+}
+
+fn metrics(address: SocketAddr) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// SIGKILL: what was acknowledged is durable, or catchall does not keep its promise.

@@ -21,6 +21,9 @@ async fn all_of_them_have_data() {
     let watched = Watched::run(Pace {
         scrape: Duration::from_secs(1),
         rate: 200,
+        connections: 16,
+        bulk: 20,
+        warm_up: Duration::ZERO,
         stage: Duration::ZERO,
     })
     .await;
@@ -66,8 +69,11 @@ async fn all_of_them_have_data() {
 async fn pictures() {
     let watched = Watched::run(Pace {
         scrape: Duration::from_secs(1),
-        rate: 300,
-        stage: Duration::from_secs(60),
+        rate: 1_000,
+        connections: 64,
+        bulk: 200,
+        warm_up: Duration::from_secs(30),
+        stage: Duration::from_secs(45),
     })
     .await;
     let status = Command::new("python3")

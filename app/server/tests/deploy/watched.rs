@@ -30,8 +30,14 @@ const GENERATORS: [&str; 2] = ["to postgres", "to embedded"];
 pub(crate) struct Pace {
     /// Between two scrapes.
     pub(crate) scrape: Duration,
-    /// Events a second for each server.
+    /// Events a second for each server, one a request.
     pub(crate) rate: u32,
+    /// On so many connections.
+    pub(crate) connections: u32,
+    /// Events of each bulk request; ten of these a second go to each server.
+    pub(crate) bulk: usize,
+    /// How long all goes well before `began`, that nothing cold is seen after it.
+    pub(crate) warm_up: Duration,
     /// How long each stage lasts at the least.
     pub(crate) stage: Duration,
 }
@@ -89,11 +95,12 @@ impl Watched {
         let client = Client::builder().timeout(DEADLINE).build().unwrap();
         let mut visitors = JoinSet::new();
         for address in &addresses {
-            visitors.spawn(visit(client.clone(), address.clone()));
+            visitors.spawn(visit(client.clone(), address.clone(), pace.bulk));
+            visitors.spawn(watch(client.clone(), address.clone()));
         }
         let generators = addresses
             .iter()
-            .map(|address| Generator::start(address, pace.rate));
+            .map(|address| Generator::start(address, pace));
         let generators: Vec<_> = generators.collect();
         let of_generators = generators.iter().map(|it| it.address.clone());
         let targets = Targets {
@@ -112,6 +119,7 @@ impl Watched {
             databases: (postgres, redis),
             _folder: folder,
         };
+        tokio::time::sleep(pace.warm_up).await;
         watched.began = watched.now().await;
         watched.live_through().await;
         watched
@@ -211,7 +219,7 @@ impl Watched {
 }
 
 impl Generator {
-    fn start(server: &str, rate: u32) -> Self {
+    fn start(server: &str, pace: Pace) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_catchall")).with_file_name("create-events");
         assert!(
             program.exists(),
@@ -220,9 +228,10 @@ impl Generator {
         let mut child = Command::new(program)
             .args(["--url", &format!("http://{server}")])
             .args(["--metrics-addr", "127.0.0.1:0"])
-            .args(["--rate", &rate.to_string(), "--events", "4000000000"])
+            .args(["--rate", &pace.rate.to_string(), "--events", "4000000000"])
             .args(["--domains", "500", "--zipf", "1.1", "--bounce-rate", "0.01"])
-            .args(["--connections", "16", "--retries", "3"])
+            .args(["--connections", &pace.connections.to_string()])
+            .args(["--retries", "3"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -250,8 +259,8 @@ impl Drop for Generator {
 }
 
 /// Sends what a generator does not, whatever the answers are, until it is dropped.
-async fn visit(client: Client, address: String) {
-    let lines = "{\"domain\":\"bulk.example\",\"type\":\"delivered\"}\n".repeat(20);
+async fn visit(client: Client, address: String, bulk: usize) {
+    let lines = "{\"domain\":\"bulk.example\",\"type\":\"delivered\"}\n".repeat(bulk);
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     loop {
         ticks.tick().await;
@@ -283,6 +292,21 @@ async fn visit(client: Client, address: String) {
             .header("Content-Type", "application/x-ndjson")
             .body(lines.clone());
         let _ = bulk.send().await;
+    }
+}
+
+/// Reads both streams, until it is dropped.
+async fn watch(client: Client, address: String) {
+    let read = async |target: &str| {
+        let url = format!("http://{address}{target}");
+        if let Ok(mut answer) = client.get(url).send().await {
+            while let Ok(Some(_)) = answer.chunk().await {}
+        }
+    };
+    loop {
+        tokio::join!(read("/v1/stats/live"), read("/v1/events/tail"));
+        // It may have been refused.
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -1,12 +1,15 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    str::FromStr,
     time::{Duration, Instant},
 };
 
-use fantoccini::{Client, ClientBuilder, Locator, key::Key};
+use fantoccini::{Client, ClientBuilder, Locator, key::Key, wd::WebDriverCompatibleCommand};
 use hyper_util::client::legacy::connect::HttpConnector;
+use reqwest::{Method, Url};
 use serde_json::{Value, json};
+use torture::small_disk::SmallDisk;
 
 use crate::support::{DEADLINE, Kind, Setup};
 
@@ -105,6 +108,14 @@ impl Browser {
         self.client.clone().close().await.unwrap();
     }
 
+    /// Makes the window as high as the page.
+    async fn show_all(&self) {
+        let size = "return [innerWidth, document.documentElement.scrollHeight]";
+        let size = self.client.execute(size, Vec::new()).await.unwrap();
+        let size = Resize(size[0].as_u64().unwrap(), size[1].as_u64().unwrap());
+        self.client.issue_cmd(size).await.unwrap();
+    }
+
     async fn click(&self, css: &str) {
         let element = self.client.find(Locator::Css(css)).await.unwrap();
         element.click().await.unwrap();
@@ -116,6 +127,24 @@ impl Drop for Browser {
         // The driver ends its browser.
         drop(self.driver.stdin.take());
         let _ = self.driver.wait();
+    }
+}
+
+/// Width and height, by the protocol of Chromium's developer tools: WebDriver has none for a phone.
+#[derive(Debug)]
+struct Resize(u64, u64);
+
+impl WebDriverCompatibleCommand for Resize {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, <Url as FromStr>::Err> {
+        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap()))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        let Self(width, height) = self;
+        let metrics =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        let body = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": metrics });
+        (Method::POST, Some(body.to_string()))
     }
 }
 
@@ -208,6 +237,33 @@ async fn the_page_shows_what_the_server_does() {
     browser.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_says_why_the_server_is_not_ready() {
+    let disk = SmallDisk::new();
+    let server = Setup::embedded(&disk.data())
+        .set("store.embedded.segment_bytes", 1 << 20)
+        .set("store.embedded.min_free_bytes", disk.min_free_bytes())
+        .start();
+    let browser = Browser::start().await;
+    let page = format!("http://{}/", server.address());
+    browser.client.goto(&page).await.unwrap();
+    browser.until("#status", |text| text == "serving").await;
+
+    disk.fill();
+    browser
+        .until("#status", |text| {
+            text == "not ready, store: no room to write on its disk"
+        })
+        .await;
+    assert_eq!(server.get("/readyz").await.status, 503);
+
+    disk.free();
+    browser.until("#status", |text| text == "serving").await;
+    assert_eq!(server.get("/readyz").await.status, 200);
+    browser.close().await;
+    server.stop();
+}
+
 /// `make screenshots`: the page under load, for the docs.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it draws, and proves nothing"]
@@ -234,8 +290,9 @@ async fn pictures_of_the_page() {
     let load: Vec<tokio::task::JoinHandle<()>> = load.collect();
     let phone = json!({
         "args": [],
-        "mobileEmulation": { "deviceMetrics": { "width": 390, "height": 1_700, "pixelRatio": 1 } },
+        "mobileEmulation": { "deviceMetrics": { "width": 390, "height": 844, "pixelRatio": 1 } },
     });
+    let mut pages = Vec::new();
     for (name, options) in [
         ("page", json!({ "args": [] })),
         (
@@ -247,19 +304,11 @@ async fn pictures_of_the_page() {
         let browser = Browser::with(options).await;
         let page = format!("http://{address}/");
         browser.client.goto(&page).await.unwrap();
-        let began = Instant::now();
-        let points = "return document.querySelector('#rate-line .stroke').getAttribute('d')?.split('L').length";
-        while browser
-            .client
-            .execute(points, Vec::new())
-            .await
-            .unwrap()
-            .as_u64()
-            < Some(50)
-        {
-            assert!(began.elapsed() < 2 * DEADLINE, "no line");
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
+        pages.push((name, browser));
+    }
+    // A minute is shown, and not the one in which they were started.
+    tokio::time::sleep(Duration::from_secs(75)).await;
+    for (name, browser) in pages {
         browser.look_up("mail2.example").await;
         browser
             .until("#answer", |text| text.contains("delivered"))
@@ -268,6 +317,10 @@ async fn pictures_of_the_page() {
         browser
             .until("#tail", |text| text.lines().count() > 60)
             .await;
+        browser
+            .until("#tail-detail", |text| text.contains("not shown"))
+            .await;
+        browser.show_all().await;
         let picture = browser.client.screenshot().await.unwrap();
         std::fs::write(format!("{FOLDER}/{name}.png"), picture).unwrap();
         browser.close().await;

@@ -56,7 +56,11 @@ fn below(spans: &[Span], above: &Span) -> Vec<Span> {
 }
 
 fn places<'s>(spans: impl IntoIterator<Item = &'s Span>) -> Vec<Place> {
-    let mut places: Vec<Place> = spans.into_iter().map(place).collect();
+    sorted(spans.into_iter().map(place))
+}
+
+fn sorted(places: impl Iterator<Item = Place>) -> Vec<Place> {
+    let mut places: Vec<Place> = places.collect();
     places.sort();
     places
 }
@@ -70,7 +74,7 @@ async fn a_request_its_group_and_its_sql_are_one_linked_trace() {
 
     // The committer waits with the first, so that the others are one group.
     postgres.freeze();
-    let mut first = send(&server, "first.example", "").await;
+    let mut first = send(&server, "first.example", "X-Request-Id: first\r\n").await;
     until("the first is being recorded", async || {
         server.metric("catchall_group_requests_count").await == 1
     })
@@ -78,11 +82,12 @@ async fn a_request_its_group_and_its_sql_are_one_linked_trace() {
     let mut others = Vec::new();
     for number in 0..7 {
         // Three go on with a trace, three begin one, and one is in a trace that nobody keeps.
-        let fields = match number {
+        let traceparent = match number {
             0..3 => traceparent(number, true),
             3..6 => String::new(),
             _ => traceparent(number, false),
         };
+        let fields = format!("{traceparent}X-Request-Id: other-{number}\r\n");
         others.push(send(&server, &format!("d{number}.example"), &fields).await);
     }
     until("the others wait", async || {
@@ -107,6 +112,7 @@ async fn a_request_its_group_and_its_sql_are_one_linked_trace() {
     assert_eq!(resource["service.version"], env!("CARGO_PKG_VERSION"));
 
     // The requests: each is its caller's child, or begins a trace.
+    let mut ids = BTreeSet::new();
     for request in &requests {
         assert_eq!(request.kind(), SpanKind::Server);
         let status = request.status.clone().unwrap_or_default();
@@ -121,7 +127,10 @@ async fn a_request_its_group_and_its_sql_are_one_linked_trace() {
                 ("request_id", &id),
             ],
         );
+        ids.insert(id);
     }
+    let sent = (0..6).map(|number| format!("other-{number}"));
+    assert_eq!(ids, sent.chain(["first".to_owned()]).collect());
     let continued = |span: &&Span| !span.parent_span_id.is_empty();
     let parents: BTreeSet<Place> = requests.iter().filter(continued).map(parent).collect();
     let callers = (0..3).map(|number| (callers_trace(number), CALLERS_SPAN.to_owned()));
@@ -228,6 +237,38 @@ async fn with_a_ratio_of_nothing_only_a_callers_trace_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_share_of_the_traces_is_kept_and_each_of_them_whole() {
+    const SENT: usize = 200;
+    let collector = Collector::start();
+    let setup = Setup::postgres(&Postgres::shared().create_database());
+    let server = collector.traced(setup, 0.5).start();
+    for _ in 0..SENT {
+        assert_eq!(put(&server, "a.example", "").await, 204);
+    }
+    assert_eq!(put(&server, "a.example", &traceparent(99, true)).await, 204);
+    server.stop();
+    // What was sent before is here before.
+    let caller = (callers_trace(99), CALLERS_SPAN.to_owned());
+    until("the last request is here", async || {
+        collector.spans().iter().any(|span| parent(span) == caller)
+    })
+    .await;
+    let spans = collector.spans();
+    let named = |name: &str| -> Vec<&Span> { spans.iter().filter(|it| it.name == name).collect() };
+    let (requests, commits, statements) = (
+        named(PUT),
+        named("commit group"),
+        named("INSERT domain_tallies"),
+    );
+    // Less likely than one in a hundred million otherwise.
+    let kept = requests.len() - 1;
+    assert!((60..=140).contains(&kept), "{kept} of {SENT}");
+    let above = |spans: &[&Span]| sorted(spans.iter().map(|span| parent(span)));
+    assert_eq!(above(&commits), places(requests.iter().copied()));
+    assert_eq!(above(&statements), places(commits.iter().copied()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_failed_says_so() {
     let (collector, postgres) = (Collector::start(), Postgres::start());
     let setup = Setup::postgres(&postgres.url("postgres"));
@@ -235,6 +276,10 @@ async fn what_failed_says_so() {
     let rename = "ALTER TABLE domain_tallies RENAME TO elsewhere";
     postgres.query(&postgres.url("postgres"), rename);
     assert_eq!(put(&server, "a.example", "").await, 500);
+    let mut reader = server.connect().await;
+    let read = "GET /v1/domains/a.example HTTP/1.1\r\nHost: test\r\n\r\n";
+    reader.send(read.to_owned()).await.unwrap();
+    assert_eq!(reader.answer().await.unwrap().status, 500);
     postgres.kill();
     assert_eq!(put(&server, "a.example", "").await, 503);
     server.stop();
@@ -252,7 +297,9 @@ async fn what_failed_says_so() {
         attributes(statement)["db.response.status_code"],
         undefined_table
     );
-    for span in requests.iter().chain(&commits).chain([statement]) {
+    let get = spans.iter().find(|span| span.name == "get").unwrap();
+    assert_eq!(attributes(get)["error.type"], "unexpected");
+    for span in requests.iter().chain(&commits).chain([statement, get]) {
         let status = span.status.clone().unwrap_or_default();
         assert_eq!(status.code(), StatusCode::Error, "{span:#?}");
     }

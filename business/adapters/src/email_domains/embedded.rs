@@ -34,7 +34,9 @@ mod metrics;
 pub(in crate::email_domains) mod record;
 mod self_test;
 mod snapshot;
-mod space;
+pub(in crate::email_domains) mod space;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod writer;
 
 use std::{
@@ -226,8 +228,8 @@ impl Embedded {
         keeper::remove_before(&*disk, first, 0)
             .map_err(AppendError::into_io)
             .map_err(OpenError::io(".", "remove old files"))?;
-        let metrics = Metrics::register(registry, options.min_free_bytes)?;
-        let space = Space::new(options.min_free_bytes, metrics.free_bytes());
+        let metrics = Metrics::register(registry)?;
+        let space = Space::register("store", options.min_free_bytes, registry)?;
         space.check(&*disk, true).map_err(OpenError::Full)?;
         self_test::write_and_read(&*disk)?;
 

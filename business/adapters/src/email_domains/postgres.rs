@@ -8,6 +8,7 @@
 //! | `read` | what is asked |
 //! | `schema` | migrations, and the check at the start |
 //! | `statement` | what a trace shows of a statement |
+//! | `metrics` | what is shown of the connections |
 //! | `error` | what a failure of the database means |
 //!
 //! The tables are in the folder `migrations` at the top of the repository.
@@ -15,6 +16,7 @@
 mod error;
 mod ledger;
 mod marks;
+mod metrics;
 mod read;
 mod record;
 mod schema;
@@ -33,6 +35,7 @@ use business::{
     kernel::{ErrorKind, PortError, UnixSeconds},
 };
 use foundation::settings::Secret;
+use prometheus::Registry;
 use sqlx::{
     ConnectOptions, Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -116,6 +119,15 @@ impl Postgres {
             read_timeout: options.read_timeout,
             write_timeout: options.write_timeout,
         })
+    }
+
+    /// Shows the connections for reads in this registry. Those that write are shown by the committers
+    /// that have one each.
+    ///
+    /// # Errors
+    /// When they are there already.
+    pub fn show(&self, registry: &Registry) -> prometheus::Result<()> {
+        metrics::register(&self.pool, registry)
     }
 
     /// When the last group of any writer was formed; `None` when there was none.

@@ -42,12 +42,12 @@ use foundation::{
 };
 use parking_lot::Mutex;
 use prometheus::Registry;
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 
 use self::{metrics::Metrics, spool::Spool};
 use super::{
     Accounting,
-    embedded::{OpenError, disk::Disk, journal::AppendError},
+    embedded::{OpenError, disk::Disk, journal::AppendError, space::Space},
 };
 
 /// How much may wait, and for how long.
@@ -57,6 +57,8 @@ pub struct SpooledOptions {
     pub after: Duration,
     /// With so many bytes waiting, no more are taken.
     pub max_bytes: u64,
+    /// With less room left on the disk, no more are taken. 0 is no bound.
+    pub min_free_bytes: u64,
     /// With a group waiting for so many seconds, no more are taken. Keys are remembered for twice as
     /// long, so that what waits meets the marks it has to meet, if it need not wait for that long.
     pub max_age_s: u32,
@@ -98,6 +100,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     shutdown: Shutdown,
     metrics: Metrics,
+    space: Space,
     /// Set while the lock of the spool is held.
     mode: watch::Sender<Mode>,
     spool: Mutex<Spool>,
@@ -156,7 +159,11 @@ impl Spooled {
         let Probe { store, memory, .. } = inner.probe().await?;
         let metrics =
             Metrics::register(registry, accounting, options.max_bytes).map_err(OpenError::from)?;
+        let space =
+            Space::register("spool", options.min_free_bytes, registry).map_err(OpenError::from)?;
         let spool = Spool::open(Arc::clone(&disk), store)?;
+        // Without room what waits has to leave all the same.
+        let _ = space.check(&*disk, true);
         metrics.opened(&spool);
         let mode = if spool.is_empty() {
             Mode::Direct
@@ -171,6 +178,7 @@ impl Spooled {
             clock,
             shutdown: shutdown.clone(),
             metrics,
+            space,
             mode: watch::Sender::new(mode),
             oldest: AtomicU64::new(NOTHING),
             memory: Mutex::new(memory),
@@ -231,9 +239,6 @@ impl Shared {
         if self.failed.load(Ordering::Acquire) {
             return Err(failed(ErrorKind::Unavailable, "spool"));
         }
-        if self.is_full(&spool, group.formed_at) {
-            return Err(failed(ErrorKind::Overloaded, "spool"));
-        }
         let horizon = self.memory.lock().horizon(group.formed_at);
         // The store would not count them either: they need not wait to be told so.
         let is_expired = |member: &Member| {
@@ -248,13 +253,24 @@ impl Shared {
                 false => Outcome::Spooled,
             })
             .collect();
+        let recorded = Recorded {
+            outcomes,
+            verdict_changes: Vec::new(),
+        };
         let mut waiting = Cow::Borrowed(group);
-        if outcomes.contains(&Outcome::Expired) {
+        if recorded.outcomes.contains(&Outcome::Expired) {
             waiting
                 .to_mut()
                 .members
                 .retain(|member| !is_expired(member));
+            if waiting.members.is_empty() {
+                return Ok(recorded);
+            }
         }
+        if self.is_full(&spool, group.formed_at) {
+            return Err(failed(ErrorKind::Overloaded, "spool"));
+        }
+        self.check_space().map_err(NotSpooled::Failed)?;
         if let Err(error) = spool.append(id, &waiting) {
             let kind = match error {
                 AppendError::NotWritten(_) => ErrorKind::Unavailable,
@@ -266,10 +282,7 @@ impl Shared {
         self.metrics.spooled(&waiting);
         self.sized(&spool);
         self.enter(Mode::Spooling);
-        Ok(Recorded {
-            outcomes,
-            verdict_changes: Vec::new(),
-        })
+        Ok(recorded)
     }
 
     /// Whoever calls this holds the lock of the spool.
@@ -292,6 +305,12 @@ impl Shared {
         let oldest = spool.oldest().unwrap_or(now);
         let age_s = now.get().saturating_sub(oldest.get());
         spool.bytes() >= self.options.max_bytes || age_s > self.options.max_age_s
+    }
+
+    fn check_space(&self) -> Result<(), PortError> {
+        self.space
+            .check(&*self.disk, false)
+            .map_err(|error| PortError::caused_by(ErrorKind::Unavailable, "free disk space", error))
     }
 
     fn sized(&self, spool: &Spool) {
@@ -384,17 +403,28 @@ impl DomainTallies for Spooled {
     /// A store that is away is no failure: groups are taken all the same, until the spool is full.
     async fn probe(&self) -> Result<Probe, PortError> {
         let shared = &*self.shared;
-        let probed = timeout(PROBE_WITHIN, shared.inner.probe())
-            .await
-            .unwrap_or_else(|late| {
-                Err(PortError::caused_by(ErrorKind::Unavailable, "probe", late))
-            });
+        // The disk is asked each time, to be shown; beside, for it may be slow to answer.
+        let space = {
+            let shared = Arc::clone(&self.shared);
+            spawn_blocking(move || shared.check_space())
+        };
+        let (probed, space) = tokio::join!(
+            timeout(PROBE_WITHIN, shared.inner.probe()),
+            timeout(PROBE_WITHIN, space),
+        );
+        let probed = probed.unwrap_or_else(|late| {
+            Err(PortError::caused_by(ErrorKind::Unavailable, "probe", late))
+        });
+        let has_space = matches!(space, Ok(Ok(Ok(()))));
         if let Ok(probe) = &probed {
             *shared.memory.lock() = probe.memory;
         }
         let now = shared.clock.now();
-        let full =
-            shared.failed.load(Ordering::Acquire) || shared.is_full(&shared.spool.lock(), now);
+        // What goes straight to the store needs no room here.
+        let needs_space = probed.is_err() || *shared.mode.borrow() != Mode::Direct;
+        let full = shared.failed.load(Ordering::Acquire)
+            || (needs_space && !has_space)
+            || shared.is_full(&shared.spool.lock(), now);
         match probed {
             Ok(probe) => Ok(Probe {
                 full: probe.full || full,

@@ -8,12 +8,12 @@ use business::{
     },
     kernel::{ErrorKind, PortError},
 };
-use foundation::telemetry::metrics::DURATION_SECONDS;
+use foundation::telemetry::{inner_span, metrics::DURATION_SECONDS};
 use prometheus::{
     Histogram, IntCounter, Registry, register_histogram_vec_with_registry,
     register_int_counter_vec_with_registry,
 };
-use tracing::Instrument;
+use tracing::{Instrument, Span, field};
 
 use super::Accounting;
 
@@ -82,7 +82,27 @@ impl Traced {
     }
 }
 
+/// Says in a span of work on a store why it failed.
+pub(super) fn show_failure(span: &Span, error: &PortError) {
+    span.record("otel.status_code", "ERROR");
+    span.record("error.type", error.kind().as_str());
+}
+
 impl Operation {
+    /// Awaits a read, within its span.
+    async fn asked<T>(
+        &self,
+        span: Span,
+        read: impl Future<Output = Result<T, PortError>> + Send,
+    ) -> Result<T, PortError> {
+        let started = Instant::now();
+        let result = read.instrument(span.clone()).await;
+        if let Err(error) = &result {
+            show_failure(&span, error);
+        }
+        self.finished(started, result)
+    }
+
     fn finished<T>(&self, started: Instant, result: Result<T, PortError>) -> Result<T, PortError> {
         self.seconds.observe(started.elapsed().as_secs_f64());
         result.inspect_err(|error| {
@@ -108,24 +128,43 @@ impl DomainTallies for Traced {
         domains: &[DomainName],
         freshness: Freshness,
     ) -> Result<Vec<Tally>, PortError> {
-        let started = Instant::now();
-        let span = tracing::debug_span!("get", store = self.store, domains = domains.len());
-        let result = self.inner.get(domains, freshness).instrument(span).await;
-        self.get.finished(started, result)
+        let span = inner_span(|| {
+            tracing::debug_span!(
+                "get",
+                store = self.store,
+                domains = domains.len(),
+                otel.status_code = field::Empty,
+                error.type = field::Empty,
+            )
+        });
+        self.get
+            .asked(span, self.inner.get(domains, freshness))
+            .await
     }
 
     async fn page(&self, request: &PageRequest) -> Result<Page, PortError> {
-        let started = Instant::now();
-        let span = tracing::debug_span!("page", store = self.store, limit = request.limit);
-        let result = self.inner.page(request).instrument(span).await;
-        self.page.finished(started, result)
+        let span = inner_span(|| {
+            tracing::debug_span!(
+                "page",
+                store = self.store,
+                limit = request.limit,
+                otel.status_code = field::Empty,
+                error.type = field::Empty,
+            )
+        });
+        self.page.asked(span, self.inner.page(request)).await
     }
 
     async fn totals(&self) -> Result<Totals, PortError> {
-        let started = Instant::now();
-        let span = tracing::debug_span!("totals", store = self.store);
-        let result = self.inner.totals().instrument(span).await;
-        self.totals.finished(started, result)
+        let span = inner_span(|| {
+            tracing::debug_span!(
+                "totals",
+                store = self.store,
+                otel.status_code = field::Empty,
+                error.type = field::Empty,
+            )
+        });
+        self.totals.asked(span, self.inner.totals()).await
     }
 
     async fn probe(&self) -> Result<Probe, PortError> {

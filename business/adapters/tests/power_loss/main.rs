@@ -9,50 +9,27 @@ mod room;
 
 use std::{
     collections::BTreeMap,
-    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use adapters::email_domains::{
-    Embedded, MarkLimits,
+    Embedded,
     embedded::{
         EmbeddedOptions, OpenError,
         disk::{Disk, SimulatedDisk},
+        testing::{self, BY_HAND, GROWING},
     },
 };
 use business::{
     email_domains::{
         model::{Changes, DomainName, Group, GroupId, Key, Mark, Member, Tally, WriterId},
         ports::{DomainTallies, Freshness},
-        verdict::VerdictPolicy,
     },
     kernel::{ErrorKind, UnixSeconds},
 };
 use fastrand::Rng;
 use foundation::supervision::{Cause, Shutdown};
-use prometheus::Registry;
-
-const MARKS: MarkLimits = MarkLimits {
-    window_s: NonZeroU32::MAX,
-    max_count: NonZeroU32::MAX,
-};
-
-/// The keeper never acts by itself here, for no segment is half full.
-const BY_HAND: EmbeddedOptions = EmbeddedOptions {
-    segment_bytes: 64 << 10,
-    snapshot_after_bytes: u64::MAX,
-    marks: MARKS,
-    min_free_bytes: 0,
-};
-
-/// No space is allocated: every group makes the journal grow.
-const GROWING: EmbeddedOptions = EmbeddedOptions {
-    segment_bytes: 1,
-    snapshot_after_bytes: u64::MAX,
-    marks: MARKS,
-    min_free_bytes: 0,
-};
 
 fn open(disk: &SimulatedDisk, shutdown: &Shutdown) -> Result<Embedded, OpenError> {
     open_with(BY_HAND, disk, shutdown)
@@ -63,49 +40,11 @@ fn open_with(
     disk: &SimulatedDisk,
     shutdown: &Shutdown,
 ) -> Result<Embedded, OpenError> {
-    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let opened = Embedded::open(
-        disk,
-        options,
-        VerdictPolicy::default(),
-        shutdown,
-        &Registry::new(),
-    );
-    opened.map(|(store, _)| store)
+    testing::open(options, disk, shutdown).map(|(store, _)| store)
 }
 
 /// Domain by domain: delivered, bounced.
-type Model = BTreeMap<String, (u64, u64)>;
-
-fn random_group(rng: &mut Rng, id: GroupId, marks: &[Mark]) -> Group {
-    let formed_at = UnixSeconds::from(rng.u32(..));
-    let members = (0..rng.usize(1..6)).map(|_| {
-        let mut changes = Changes::default();
-        for _ in 0..rng.usize(1..5) {
-            let name = DomainName::parse(&format!("d{}.example", rng.u8(..20))).unwrap();
-            changes.push(name.borrowed(), rng.u32(..3), rng.u32(..2));
-        }
-        let mark = match rng.u8(..4) {
-            0 => Some(Mark {
-                key: Key {
-                    hash: rng.u128(..),
-                    stamped_at: rng.bool().then(|| rng.u32(1..).into()),
-                },
-                fingerprint: rng.u64(..),
-            }),
-            1 => rng.choice(marks).copied(),
-            _ => None,
-        };
-        Arc::new(Member { mark, changes })
-    });
-    Group {
-        id: Some(id),
-        formed_at,
-        members: members.collect(),
-    }
-}
-
-async fn contents(store: &Embedded) -> Model {
+async fn contents(store: &Embedded) -> BTreeMap<String, (u64, u64)> {
     let names: Vec<_> = (0..20)
         .map(|d| DomainName::parse(&format!("d{d}.example")).unwrap())
         .collect();
@@ -172,15 +111,7 @@ async fn what_a_failed_write_left_is_never_read() {
                 let store = open_with(options, &disk, &shutdown).unwrap();
                 assert_eq!(contents(&store).await, found, "{bytes}, seed {seed}");
             }
-            let disk: Arc<dyn Disk> = Arc::new(disk);
-            let (store, opened) = Embedded::open(
-                disk,
-                options,
-                VerdictPolicy::default(),
-                &shutdown,
-                &Registry::new(),
-            )
-            .unwrap();
+            let (store, opened) = testing::open(options, &disk, &shutdown).unwrap();
             assert_eq!((opened.replayed_records, opened.torn), (2, None), "{bytes}");
             assert_eq!(contents(&store).await, found, "{bytes}");
         }
@@ -192,23 +123,12 @@ async fn a_failed_sync_is_ambiguous_stops_the_process_and_is_never_tried_again()
     let disk = SimulatedDisk::default();
     let shutdown = Shutdown::new();
     let store = open(&disk, &shutdown).unwrap();
-    let mut rng = Rng::with_seed(1);
-    let mut group = |sequence| {
-        random_group(
-            &mut rng,
-            GroupId {
-                writer: WriterId(1),
-                sequence,
-            },
-            &[],
-        )
-    };
-    store.record(&group(1)).await.unwrap();
+    store.record(&long_group(1)).await.unwrap();
     let before = contents(&store).await;
     assert!(!shutdown.is_requested());
 
     disk.fail_sync_after(0);
-    let error = store.record(&group(2)).await.unwrap_err();
+    let error = store.record(&long_group(2)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Ambiguous);
     assert!(matches!(shutdown.cause(), Some(Cause::Fatal(_))));
     assert_eq!(
@@ -217,7 +137,7 @@ async fn a_failed_sync_is_ambiguous_stops_the_process_and_is_never_tried_again()
         "nobody reads what may not be durable"
     );
 
-    let error = store.record(&group(2)).await.unwrap_err();
+    let error = store.record(&long_group(2)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(
         store.probe().await.unwrap_err().kind(),

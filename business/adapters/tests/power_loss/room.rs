@@ -7,12 +7,7 @@ async fn on_a_full_disk_nothing_is_acknowledged_and_half_a_snapshot_takes_no_roo
     let disk = SimulatedDisk::default();
     let shutdown = Shutdown::new();
     let store = open_with(GROWING, &disk, &shutdown).unwrap();
-    let mut rng = Rng::with_seed(1);
-    let mut group = |sequence| {
-        let writer = WriterId(1);
-        random_group(&mut rng, GroupId { writer, sequence }, &[])
-    };
-    store.record(&group(1)).await.unwrap();
+    store.record(&long_group(1)).await.unwrap();
 
     // Less than a snapshot takes, more than a group does.
     disk.leave_room_for(3_000);
@@ -24,11 +19,11 @@ async fn on_a_full_disk_nothing_is_acknowledged_and_half_a_snapshot_takes_no_roo
             .iter()
             .any(|name| name.ends_with(".tmp"))
     );
-    store.record(&group(2)).await.unwrap();
+    store.record(&long_group(2)).await.unwrap();
 
     disk.leave_room_for(0);
     let before = contents(&store).await;
-    let third = group(3);
+    let third = long_group(3);
     assert_eq!(
         store.record(&third).await.unwrap_err().kind(),
         ErrorKind::Unavailable

@@ -11,7 +11,7 @@ use std::{
 
 use adapters::email_domains::{
     Accounting, Guarded, GuardedOptions, MarkLimits, Memory, SpoolError, Spooled, SpooledOptions,
-    embedded::disk::Directory,
+    embedded::disk::{Directory, Disk},
 };
 use async_trait::async_trait;
 use business::{
@@ -160,6 +160,7 @@ impl DomainTallies for Store {
 pub(crate) const OPTIONS: SpooledOptions = SpooledOptions {
     after: Duration::from_millis(100),
     max_bytes: 1 << 30,
+    min_free_bytes: 0,
     max_age_s: 3_600,
 };
 
@@ -191,6 +192,16 @@ pub(crate) async fn open_shown(
     registry: &Registry,
 ) -> Result<Spooled, SpoolError> {
     let disk = Arc::new(Directory::new(folder.path()).unwrap());
+    open_on(store, disk, options, registry).await
+}
+
+/// The same, on a disk of any kind.
+pub(crate) async fn open_on(
+    store: &Arc<Store>,
+    disk: Arc<dyn Disk>,
+    options: SpooledOptions,
+    registry: &Registry,
+) -> Result<Spooled, SpoolError> {
     let shutdown = Shutdown::new();
     // It gives up on a store that is frozen, and makes no other difference.
     let within = GuardedOptions {

@@ -8,6 +8,7 @@ use super::{
     bulk::{Events, Format},
     event, key, parse_domain,
 };
+use crate::middleware::IDEMPOTENCY_KEY;
 
 /// A segment of a path. The name of a domain is its own name.
 ///
@@ -80,7 +81,10 @@ pub fn bulk(bytes: &[u8]) {
 pub fn idempotency_key(bytes: &[u8]) {
     let read = |bytes: &[u8]| {
         let mut headers = HeaderMap::new();
-        headers.insert(key::HEADER.clone(), HeaderValue::from_bytes(bytes).ok()?);
+        headers.insert(
+            IDEMPOTENCY_KEY.clone(),
+            HeaderValue::from_bytes(bytes).ok()?,
+        );
         key::read(&headers).ok()?
     };
     let Some(bare) = read(bytes) else { return };

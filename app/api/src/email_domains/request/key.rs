@@ -3,18 +3,17 @@
 use std::future::{Ready, ready};
 
 use actix_web::{
-    FromRequest, HttpRequest,
-    dev::Payload,
-    http::header::{HeaderMap, HeaderName},
+    FromRequest, HttpMessage as _, HttpRequest, dev::Payload, http::header::HeaderMap,
 };
 use business::{email_domains::model::Key, kernel::UnixSeconds};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::problem::Problem;
+use crate::{
+    middleware::{IDEMPOTENCY_KEY, Keyed},
+    problem::Problem,
+};
 
-/// The header field (draft-ietf-httpapi-idempotency-key-header-07).
-pub(super) static HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest key, in characters.
 const MAX_LENGTH: usize = 255;
 
@@ -26,12 +25,19 @@ impl FromRequest for IdempotencyKey {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(read(request.headers()).map(Self))
+        let keyed = request.extensions().contains::<Keyed>();
+        // A route that is not behind the gate would lose keys.
+        debug_assert_eq!(keyed, request.headers().contains_key(&IDEMPOTENCY_KEY));
+        if keyed {
+            ready(read(request.headers()).map(Self))
+        } else {
+            ready(Ok(Self(None)))
+        }
     }
 }
 
 pub(super) fn read(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
-    let mut values = headers.get_all(&HEADER);
+    let mut values = headers.get_all(&IDEMPOTENCY_KEY);
     let Some(value) = values.next() else {
         return Ok(None);
     };
@@ -116,7 +122,10 @@ mod tests {
 
     fn key(value: &str) -> Result<Option<Key>, String> {
         let mut headers = HeaderMap::new();
-        headers.insert(HEADER.clone(), HeaderValue::from_str(value).unwrap());
+        headers.insert(
+            IDEMPOTENCY_KEY.clone(),
+            HeaderValue::from_str(value).unwrap(),
+        );
         read(&headers).map_err(|problem| problem.errors()[0].reason.clone())
     }
 
@@ -152,7 +161,7 @@ mod tests {
         }
         let mut headers = HeaderMap::new();
         for value in ["a", "a"] {
-            headers.append(HEADER.clone(), HeaderValue::from_static(value));
+            headers.append(IDEMPOTENCY_KEY.clone(), HeaderValue::from_static(value));
         }
         assert!(read(&headers).is_err());
     }

@@ -7,6 +7,10 @@ use futures_util::StreamExt;
 use super::*;
 use crate::stream::Streams;
 
+fn tail() -> Arc<Tail> {
+    Arc::new(Tail::register(&Metrics::new().unwrap()).unwrap())
+}
+
 fn name(text: &str) -> DomainName {
     DomainName::parse(text).unwrap()
 }
@@ -34,7 +38,7 @@ fn watching(tail: &Arc<Tail>, wants: TailQuery) -> impl Stream<Item = Bytes> + u
 
 #[tokio::test]
 async fn who_watches_a_domain_sees_that_one_and_nobody_is_told_once_all_are_gone() {
-    let tail = Arc::new(Tail::default());
+    let tail = tail();
     assert!(
         tail.of_event(&name("a.example"), EventKind::Bounced, || 1.into())
             .is_none()
@@ -61,7 +65,7 @@ async fn who_watches_a_domain_sees_that_one_and_nobody_is_told_once_all_are_gone
 
 #[tokio::test]
 async fn what_is_left_out_is_told() {
-    let tail = Arc::new(Tail::default());
+    let tail = tail();
     let mut watched = pin!(watching(&tail, wants(None, 1)));
     // Whichever second each falls in.
     for _ in 0..5 {
@@ -82,7 +86,7 @@ async fn what_is_left_out_is_told() {
 
 #[tokio::test]
 async fn who_reads_nothing_gets_what_waits_is_told_so_and_dropped() {
-    let tail = Arc::new(Tail::default());
+    let tail = tail();
     let mut watched = pin!(watching(&tail, wants(None, 1_000)));
     let watcher = Arc::clone(&tail.watchers.read()[0]);
     let began = Instant::now();
@@ -102,12 +106,13 @@ async fn who_reads_nothing_gets_what_waits_is_told_so_and_dropped() {
     };
     assert_eq!(events, QUEUE);
     assert!(last.starts_with(b"event: dropped\n"), "{last:?}");
+    assert_eq!(tail.dropped.get(), 1);
     assert_eq!(watched.next().await, None);
 }
 
 #[tokio::test]
 async fn of_a_bulk_request_the_first_domains_are_told_and_those_asked_for() {
-    let tail = Arc::new(Tail::default());
+    let tail = tail();
     let mut one = pin!(watching(&tail, wants(Some("d150.example"), 10)));
     let mut all = pin!(watching(&tail, wants(None, 1_000)));
     let mut changes = Changes::default();
@@ -134,7 +139,7 @@ async fn of_a_bulk_request_the_first_domains_are_told_and_those_asked_for() {
 
 #[tokio::test]
 async fn what_is_never_answered_has_failed() {
-    let tail = Arc::new(Tail::default());
+    let tail = tail();
     let mut watched = pin!(watching(&tail, wants(None, 10)));
     drop(tail.of_event(&name("a.example"), EventKind::Bounced, || 1.into()));
     let told = watched.next().await.unwrap();
@@ -165,7 +170,7 @@ fn a_request_has_one_outcome_if_all_of_it_has() {
 
 #[tokio::test]
 async fn a_server_that_stops_ends_it() {
-    let tail = Arc::new(Tail::default());
+    let tail = tail();
     let readiness = Readiness::default();
     let open = Streams::register(&Metrics::new().unwrap())
         .unwrap()

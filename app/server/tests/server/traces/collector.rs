@@ -43,7 +43,7 @@ impl Collector {
     pub(super) fn start() -> Self {
         let received = Arc::<Received>::default();
         let address = receive(Arc::clone(&received));
-        let rotel = Rotel::start(Path::new(ROTEL), address);
+        let rotel = Rotel::start(Path::new(ROTEL), Some(address));
         Self { rotel, received }
     }
 

@@ -23,7 +23,7 @@ use tracing::{Instrument, field};
 use uuid::Uuid;
 
 use super::{Metrics, Waiting, answers::answer_all, oldest::Oldest};
-use crate::email_domains::Accounting;
+use crate::email_domains::{Accounting, traced::show_failure};
 
 /// A group is closed when it has this many changes, so that one write stays bounded however many
 /// large requests wait. The request that reaches the bound still goes in: it is never split.
@@ -202,8 +202,7 @@ impl Committer {
         };
         drop(recording);
         if let Err(error) = &recorded {
-            span.record("otel.status_code", "ERROR");
-            span.record("error.type", error.kind().as_str());
+            show_failure(&span, error);
         }
         // It ends here, before those it was for.
         drop(span);

@@ -11,6 +11,8 @@ use std::{
     io::{self, Read},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 pub use delayed::Delayed;
@@ -21,7 +23,8 @@ pub use simulated::SimulatedDisk;
 
 /// One folder.
 pub trait Disk: Send + Sync + 'static {
-    /// Keeps every other process out for as long as what is returned lives.
+    /// Keeps every other process out for as long as what is returned lives. It may wait for another
+    /// for half a second.
     ///
     /// # Errors
     /// `WouldBlock` when another process is in.
@@ -106,6 +109,9 @@ pub struct Directory {
 
 const LOCK_FILE: &str = "LOCK";
 
+/// A process that is started by another has what that one holds, until it begins its own program.
+const LOCKED_FOR_A_MOMENT: Duration = Duration::from_millis(500);
+
 impl Directory {
     /// The folder at `path`, made if it is not there yet.
     ///
@@ -140,10 +146,16 @@ impl Disk for Directory {
             .truncate(false)
             .write(true)
             .open(self.path.join(LOCK_FILE))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => Err(error),
+        let deadline = Instant::now() + LOCKED_FOR_A_MOMENT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Box::new(file)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
         }
     }
 

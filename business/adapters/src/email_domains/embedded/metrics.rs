@@ -15,17 +15,10 @@ pub(super) struct Metrics {
     segments: IntGauge,
     snapshot_bytes: IntGauge,
     snapshot_seconds: Histogram,
-    free_bytes: IntGauge,
 }
 
 impl Metrics {
-    pub(super) fn register(registry: &Registry, min_free_bytes: u64) -> prometheus::Result<Self> {
-        let min_free = register_int_gauge_with_registry!(
-            "catchall_disk_min_free_bytes",
-            "With less room left on the disk of the store nothing is recorded.",
-            registry
-        )?;
-        min_free.set(i64::try_from(min_free_bytes).unwrap_or(i64::MAX));
+    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
         Ok(Self {
             appended_bytes: register_int_counter_with_registry!(
                 "catchall_journal_appended_bytes_total",
@@ -59,11 +52,6 @@ impl Metrics {
                 vec![0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0],
                 registry
             )?,
-            free_bytes: register_int_gauge_with_registry!(
-                "catchall_disk_free_bytes",
-                "Room left on the disk of the store, when it was last asked.",
-                registry
-            )?,
         })
     }
 
@@ -77,10 +65,6 @@ impl Metrics {
         self.segments
             .set((writer.full.len() as u64 + 1).cast_signed());
         self.snapshot_bytes.set(writer.snapshot_bytes.cast_signed());
-    }
-
-    pub(super) fn free_bytes(&self) -> IntGauge {
-        self.free_bytes.clone()
     }
 
     pub(super) fn snapshot_timer(&self) -> HistogramTimer {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use prometheus::IntGauge;
+use prometheus::{IntGauge, Registry, opts, register_int_gauge_with_registry};
 
 use super::disk::Disk;
 
@@ -16,7 +16,8 @@ use super::disk::Disk;
 const ASKED_EVERY: Duration = Duration::from_millis(100);
 
 /// The room that has to be left.
-pub(super) struct Space {
+pub(in crate::email_domains) struct Space {
+    whom: &'static str,
     /// 0 is no bound.
     min_free_bytes: u64,
     /// When there was enough. Nothing when there was not: then it is asked each time, so that the
@@ -27,13 +28,34 @@ pub(super) struct Space {
 }
 
 impl Space {
-    pub(super) fn new(min_free_bytes: u64, free_bytes: IntGauge) -> Self {
-        Self {
+    /// The room on the disk of `whom`, and shows it in this registry.
+    ///
+    /// # Errors
+    /// When it is there already.
+    pub(in crate::email_domains) fn register(
+        whom: &'static str,
+        min_free_bytes: u64,
+        registry: &Registry,
+    ) -> prometheus::Result<Self> {
+        let gauge = |name, help| {
+            let options = opts!(name, help).const_label("disk", whom);
+            register_int_gauge_with_registry!(options, registry)
+        };
+        let bound = gauge(
+            "catchall_disk_min_free_bytes",
+            "With less room left on the disk of the store, or of the spool, nothing is written there.",
+        )?;
+        bound.set(i64::try_from(min_free_bytes).unwrap_or(i64::MAX));
+        Ok(Self {
+            whom,
             min_free_bytes,
             enough_at: Mutex::new(None),
             low: AtomicBool::new(false),
-            free_bytes,
-        }
+            free_bytes: gauge(
+                "catchall_disk_free_bytes",
+                "Room left on the disk of the store, or of the spool, when it was last asked.",
+            )?,
+        })
     }
 
     /// Asks, unless the file system said a moment ago that there is enough. A write that takes room
@@ -42,7 +64,7 @@ impl Space {
     /// # Errors
     /// `StorageFull`, with how much is left, when that is too little; what the disk says when it
     /// cannot tell.
-    pub(super) fn check(&self, disk: &dyn Disk, sure: bool) -> io::Result<()> {
+    pub(in crate::email_domains) fn check(&self, disk: &dyn Disk, sure: bool) -> io::Result<()> {
         let mut enough_at = self.enough_at.lock();
         if !sure && enough_at.is_some_and(|at| at.elapsed() < ASKED_EVERY) {
             return Ok(());
@@ -52,8 +74,8 @@ impl Space {
         let low = checked.is_err();
         if self.low.swap(low, Ordering::Relaxed) != low {
             match &checked {
-                Err(error) => tracing::error!(%error, "nothing more is written"),
-                Ok(()) => tracing::info!("there is room on the disk again"),
+                Err(error) => tracing::error!(%error, disk = self.whom, "nothing more is written"),
+                Ok(()) => tracing::info!(disk = self.whom, "there is room on the disk again"),
             }
         }
         checked

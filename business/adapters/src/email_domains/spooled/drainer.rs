@@ -33,11 +33,14 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tracing::Instrument;
+use tracing::{Instrument, field};
 use uuid::Uuid;
 
 use super::{Mode, Shared, spool, spool::Sealed};
-use crate::email_domains::accounting::{Settled, events_of};
+use crate::email_domains::{
+    accounting::{Settled, events_of},
+    traced::show_failure,
+};
 
 /// As in the groups that are formed of requests. With another number, groups that an older version
 /// sent would come again as others.
@@ -264,11 +267,23 @@ impl Drainer {
     async fn record(&self, group: &Group) -> Result<Result<Recorded, PortError>, Closed> {
         let mut closing = self.closing.clone();
         // Its requests were answered long ago.
-        let span = root_span(|| tracing::debug_span!("drain group", members = group.members.len()));
-        let mut recording = self.shared.inner.record(group).instrument(span);
+        let span = root_span(|| {
+            tracing::debug_span!(
+                "drain group",
+                members = group.members.len(),
+                otel.status_code = field::Empty,
+                error.type = field::Empty,
+            )
+        });
+        let mut recording = self.shared.inner.record(group).instrument(span.clone());
         loop {
             tokio::select! {
-                recorded = &mut recording => return Ok(recorded),
+                recorded = &mut recording => {
+                    if let Err(error) = &recorded {
+                        show_failure(&span, error);
+                    }
+                    return Ok(recorded);
+                }
                 _ = closing.wait_for(|closing| *closing) => return Err(Closed),
                 () = sleep(ALIVE_EVERY) => self.heart.beats(),
             }

@@ -124,13 +124,18 @@ impl Spool {
             }
             None => Segment::create(&*disk, header(store, replayed.sequence), FIRST_BYTES),
         };
-        let segment = segment
-            .map_err(AppendError::into_io)
-            .map_err(OpenError::io(".", "make a segment ready"))?;
+        let segment = match segment {
+            Ok(segment) => Some(segment),
+            // What waits has to leave a full disk all the same.
+            Err(AppendError::NotWritten(_)) => None,
+            Err(AppendError::Unknown(error)) => {
+                return Err(OpenError::io(".", "make a segment ready")(error));
+            }
+        };
         Ok(Self {
             disk,
             store,
-            segment: Some(segment),
+            segment,
             began: None,
             events: 0,
             sealed,
