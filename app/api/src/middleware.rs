@@ -13,7 +13,7 @@ use actix_web::{
     Error, HttpMessage as _, HttpResponse,
     body::BoxBody,
     dev::{Payload, RequestHead, ServiceRequest, ServiceResponse},
-    http::header::HeaderName,
+    http::{ConnectionType, header::HeaderName},
     middleware::Next,
 };
 use foundation::telemetry::request_span;
@@ -27,6 +27,7 @@ pub(crate) use request_id::RequestId;
 
 use crate::{
     connection::Watched,
+    health::Readiness,
     limits::Settings,
     problem::{Kind, Problem},
     routes::Route,
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Arc<Settings>,
     pub(crate) metrics: HttpMetrics,
     pub(crate) bodies: Bodies,
+    pub(crate) readiness: Readiness,
 }
 
 /// Stands before the handlers of one route, in one worker.
@@ -60,6 +62,7 @@ pub(crate) struct Gate {
     route: Route,
     settings: Arc<Settings>,
     bodies: Bodies,
+    readiness: Readiness,
     observer: Observer,
 }
 
@@ -75,6 +78,7 @@ impl Gate {
             route,
             settings: Arc::clone(&shared.settings),
             bodies: shared.bodies.clone(),
+            readiness: shared.readiness.clone(),
             observer: Observer::new(route, &shared.metrics, shared.settings.request_log),
         })
     }
@@ -145,6 +149,10 @@ impl Gate {
         let replayed = !fields.is_empty() && fields.contains_key(REPLAYED);
         observation.end(response.status(), replayed, &id, problem.as_ref());
         id.attach_to(response.headers_mut());
+        if self.readiness.is_draining() {
+            // A request that the client is sending when the server closes would be lost.
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
         ServiceResponse::new(http, response)
     }
 

@@ -99,6 +99,7 @@ impl Server {
             metrics: HttpMetrics::register(&app.metrics).map_err(io::Error::other)?,
             settings: Arc::new(settings.clone()),
             bodies: Bodies::default(),
+            readiness: app.readiness.clone(),
         };
         let sampled = Sampled::register(&app.metrics, settings, shared.bodies.clone());
         let (readiness, metrics) = (app.readiness.clone(), app.metrics.clone());
@@ -166,10 +167,10 @@ impl Server {
         &self.addresses
     }
 
-    /// Serves until `stop` is ready. Then `/readyz` says no, for as long as is set; then no
-    /// connection is accepted any more, and requests that are being answered get the drain timeout
-    /// to finish. Requires a tokio
-    /// runtime, of any kind: the workers have threads and runtimes of their own.
+    /// Serves until `stop` is ready. Then `/readyz` says no, for as long as is set, and every answer
+    /// ends its connection; then no connection is accepted any more, and requests that are being
+    /// answered get the drain timeout to finish. Requires a tokio runtime, of any kind: the workers
+    /// have threads and runtimes of their own.
     ///
     /// When this returns no handler runs any more, unless the drain timeout was over.
     ///

@@ -93,6 +93,9 @@ async fn a_stop_lets_what_is_under_way_finish() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_server_first_says_so_and_serves_on() {
     let mut server = Running::start_with(json!({ "unready_ms": 1_500 })).await;
+    let mut kept = server.connect().await;
+    let answer = kept.ask("GET", "/livez", &[]).await;
+    assert_eq!(answer.field("connection"), None);
     server.stop();
     // Over new connections, as a load balancer asks.
     let deadline = tokio::time::Instant::now() + DEADLINE;
@@ -101,6 +104,11 @@ async fn a_stopping_server_first_says_so_and_serves_on() {
     }
     let counted = server.ask("PUT", "/v1/events/late.example/delivered").await;
     assert_eq!(counted.status, 204);
+    // So that no request is under way over it when it is closed.
+    let answer = kept.ask("PUT", "/v1/events/kept.example/delivered", &[]).await;
+    let told = (answer.status, answer.field("connection"));
+    assert_eq!(told, (204, Some("close")));
+    assert_eq!(kept.closed().await, "");
     let address = server.address;
     server.stopped().await.unwrap();
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
