@@ -2,7 +2,7 @@
 //!
 //! Whether a trace is kept is decided before its first span is made, so that none is made for a request
 //! that is not traced. A span is made where a trace begins ([`request_span`], [`root_span`]), or inside
-//! another that was made ([`inner_span`]); any other is not.
+//! another that was made ([`inner_span`]); any other is not, unless the logs want it.
 //!
 //! To make a span that no layer wants takes thousands of instructions all the same, since each layer has
 //! a filter of its own: so ours are not even tried. [`Sampling`] is for those of libraries.

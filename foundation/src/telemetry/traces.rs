@@ -82,6 +82,11 @@ where
 {
     tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("tracing"))
+        // Seven attributes of each span otherwise, which cost here and at the collector, and are of no
+        // use to who reads it: its name tells where it was made, and the thread means nothing.
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
         // In this order, or [`Sampling`] is not found.
         .with_filter(sampling)
         .with_filter(filter)

@@ -31,6 +31,8 @@ pub(crate) struct Fleet {
     frozen: Vec<Database>,
     /// What traces are sent to.
     collector: Option<Rotel>,
+    /// How long its log was when the last server that it serves was begun.
+    collector_log: usize,
     /// catchall, built so that it counts nothing.
     unwatched: Option<PathBuf>,
     /// The URLs of databases, with what is in them.
@@ -50,6 +52,7 @@ impl Fleet {
             database: None,
             frozen: Vec::new(),
             collector: None,
+            collector_log: 0,
             unwatched: None,
             databases: HashMap::new(),
             filled: HashSet::new(),
@@ -169,6 +172,7 @@ impl Fleet {
                 let collector = self
                     .collector
                     .get_or_insert_with(|| Rotel::start(&program, None));
+                self.collector_log = collector.log().len();
                 settings.extend([
                     ("CATCHALL__TELEMETRY__TRACES__ENDPOINT", collector.url()),
                     (
@@ -190,10 +194,11 @@ impl Fleet {
         Ok(server)
     }
 
-    /// Whether what was sent to the collector got there.
+    /// Whether what the last server sent to the collector got there.
     pub(crate) fn has_collected(&self) -> bool {
-        let collector = self.collector.as_ref();
-        collector.is_some_and(|collector| collector.log().contains("Received traces"))
+        let log = self.collector.as_ref().map(|collector| collector.log());
+        let of_the_last = log.as_ref().and_then(|log| log.get(self.collector_log..));
+        of_the_last.is_some_and(|log| log.contains("Received traces"))
     }
 
     /// Where an embedded store is kept.

@@ -20,7 +20,7 @@ use crate::{
 /// Seeds of runs that only warm up begin here.
 const WARM: u64 = 1_000;
 /// So many times as many rounds for servers that are begun anew, each of which tells less.
-const ANEW: u64 = 4;
+const ANEW: u64 = 8;
 
 /// A row that is being measured.
 struct Lane<'a> {

@@ -218,7 +218,7 @@ fn watched() -> Section {
     };
     Section {
         title: "What it costs to be watched",
-        about: "Single PUTs to the embedded store as above, each run to a new server and store, and four \
+        about: "Single PUTs to the embedded store as above, each run to a new server and store, and eight \
                 times as many of them. `off` is catchall built against a `prometheus` whose counters and \
                 histograms stay as they are, and without spans; it still reads the clocks that some of \
                 them are fed from. It is measured twice: what those two differ by is noise. `metrics` is \

@@ -130,13 +130,10 @@ pub(super) fn links(span: &Span) -> Vec<Place> {
     links
 }
 
-/// What a span says of itself; not where in the code it is, nor on which thread.
+/// What a span says of itself, but for the module that made it.
 pub(super) fn attributes(span: &Span) -> BTreeMap<String, String> {
     let mut all = texts(&span.attributes);
-    all.retain(|name, _| {
-        !["code.", "thread."].iter().any(|it| name.starts_with(it))
-            && !["target", "level", "busy_ns", "idle_ns"].contains(&&**name)
-    });
+    all.remove("target");
     all
 }
 
