@@ -58,6 +58,8 @@ pub(crate) struct Watched {
     /// For how many ticks it has been impossible to write any of an answer.
     unwritten: Cell<Option<u32>>,
     expired: Cell<bool>,
+    /// An answer has said that it is the last one.
+    ended: Cell<bool>,
     /// Of the task that serves it.
     waker: RefCell<Option<Waker>>,
 }
@@ -203,6 +205,19 @@ impl Watched {
             Some(waker) => waker.clone_from(context.waker()),
             None => *waker = Some(context.waker().clone()),
         }
+    }
+}
+
+impl Answering {
+    /// This answer says that the connection ends.
+    pub(crate) fn end(&self) {
+        self.0.ended.set(true);
+    }
+
+    /// Whether an answer before this one said so. The HTTP server underneath goes on to parse what was
+    /// sent behind it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.ended.get()
     }
 }
 

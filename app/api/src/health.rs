@@ -101,7 +101,10 @@ pub(crate) async fn failed_checks(state: &State) -> (Vec<FieldError>, Option<Por
     }
     match tokio::time::timeout(PROBE_TIMEOUT, state.email_domains.probe()).await {
         Ok(Ok(probe)) if probe.full => {
-            failed.push(FieldError::new("store", "no room to write on its disk"));
+            failed.push(FieldError::new(
+                "store",
+                "no room to write, on its disk or in its spool",
+            ));
         }
         Ok(Ok(_)) => {}
         Ok(Err(error)) => {

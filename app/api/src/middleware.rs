@@ -26,7 +26,7 @@ pub(crate) use observation::HttpMetrics;
 pub(crate) use request_id::RequestId;
 
 use crate::{
-    connection::Watched,
+    connection::{Answering, Watched},
     health::Readiness,
     limits::Settings,
     problem::{Kind, Problem},
@@ -90,7 +90,7 @@ impl Gate {
         next: Next<BoxBody>,
     ) -> Result<ServiceResponse, Error> {
         let connection = request.request().conn_data::<Rc<Watched>>();
-        let _answering = connection.map(Watched::answer);
+        let connection = connection.map(Watched::answer);
         let id = RequestId::of(request.headers());
         let headers = request.headers();
         let traceparent = || headers.get(&TRACEPARENT)?.to_str().ok();
@@ -110,7 +110,8 @@ impl Gate {
                 request_id = id.as_str(),
             )
         });
-        let answering = self.observed(id, request, next).instrument(span.clone());
+        let answering = self.observed(id, request, next, connection.as_ref());
+        let answering = answering.instrument(span.clone());
         let response = answering.await;
         if !span.is_disabled() {
             let status = response.status();
@@ -128,10 +129,16 @@ impl Gate {
         id: RequestId,
         mut request: ServiceRequest,
         next: Next<BoxBody>,
+        connection: Option<&Answering>,
     ) -> ServiceResponse {
         let mut observation = self.observer.begin(request.method());
         let http = request.request().clone();
-        let (mut response, problem) = match self.admit(&mut request, observation.started()).await {
+        let admitted = if connection.is_some_and(Answering::has_ended) {
+            Err(Refused::new(Kind::ConnectionEnded, request.take_payload()))
+        } else {
+            self.admit(&mut request, observation.started()).await
+        };
+        let (mut response, problem) = match admitted {
             Ok(admitted) => {
                 observation.admitted();
                 match self.served(request, next, admitted).await {
@@ -150,8 +157,14 @@ impl Gate {
         observation.end(response.status(), replayed, &id, problem.as_ref());
         id.attach_to(response.headers_mut());
         if self.readiness.is_draining() {
-            // A request that the client is sending when the server closes would be lost.
-            response.head_mut().set_connection_type(ConnectionType::Close);
+            // A request that the client is sending when the server closes would be lost. What it has
+            // sent already it sends again elsewhere: nothing behind this may count (RFC 9112, 9.6).
+            response
+                .head_mut()
+                .set_connection_type(ConnectionType::Close);
+            if let Some(connection) = connection {
+                connection.end();
+            }
         }
         ServiceResponse::new(http, response)
     }

@@ -45,6 +45,7 @@ pub(crate) const EVERYWHERE: &[Kind] = &[
     Kind::HeadTooLarge,
     Kind::Internal,
     Kind::AnswerTimeout,
+    Kind::ConnectionEnded,
 ];
 
 const GET: &[Method] = &[Method::GET, Method::HEAD];

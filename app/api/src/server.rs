@@ -168,7 +168,7 @@ impl Server {
     }
 
     /// Serves until `stop` is ready. Then `/readyz` says no, for as long as is set, and every answer
-    /// ends its connection; then no connection is accepted any more, and requests that are being
+    /// to what comes ends its connection; then no connection is accepted any more, and requests that are being
     /// answered get the drain timeout to finish. Requires a tokio runtime, of any kind: the workers
     /// have threads and runtimes of their own.
     ///

@@ -23,7 +23,10 @@ async fn alive_asks_nobody_and_ready_asks_the_store() {
     );
 
     for (health, reason) in [
-        (Health::Full, "no room to write on its disk"),
+        (
+            Health::Full,
+            "no room to write, on its disk or in its spool",
+        ),
         (Health::Down, "unavailable"),
         (Health::Silent, "no answer within a second"),
     ] {
@@ -92,7 +95,7 @@ async fn a_stop_lets_what_is_under_way_finish() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_server_first_says_so_and_serves_on() {
-    let mut server = Running::start_with(json!({ "unready_ms": 1_500 })).await;
+    let mut server = Running::start_with(json!({ "unready_ms": 4_000 })).await;
     let mut kept = server.connect().await;
     let answer = kept.ask("GET", "/livez", &[]).await;
     assert_eq!(answer.field("connection"), None);
@@ -105,13 +108,42 @@ async fn a_stopping_server_first_says_so_and_serves_on() {
     let counted = server.ask("PUT", "/v1/events/late.example/delivered").await;
     assert_eq!(counted.status, 204);
     // So that no request is under way over it when it is closed.
-    let answer = kept.ask("PUT", "/v1/events/kept.example/delivered", &[]).await;
+    let answer = kept
+        .ask("PUT", "/v1/events/kept.example/delivered", &[])
+        .await;
     let told = (answer.status, answer.field("connection"));
     assert_eq!(told, (204, Some("close")));
     assert_eq!(kept.closed().await, "");
     let address = server.address;
     server.stopped().await.unwrap();
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+/// Its client has to send again what was behind an answer that ends the connection (RFC 9112, 9.6).
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pipelined_behind_the_last_answer_does_not_count() {
+    let mut server = Running::start_with(json!({ "unready_ms": 4_000 })).await;
+    let mut kept = server.connect().await;
+    assert_eq!(kept.ask("GET", "/livez", &[]).await.status, 200);
+    server.stop();
+    until("it is stopping", || server.readiness.is_draining()).await;
+    let event = "PUT /v1/events/behind.example/delivered HTTP/1.1\r\nHost: test\r\n\r\n";
+    kept.send(&event.repeat(3)).await;
+    let answer = kept.answer(false).await;
+    let told = (answer.status, answer.field("connection"));
+    assert_eq!(told, (204, Some("close")));
+    for _ in 0..2 {
+        let answer = kept.answer(false).await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(
+            answer.json()["type"],
+            "urn:catchall:problem:connection-ended"
+        );
+    }
+    assert_eq!(kept.closed().await, "");
+    let counted = server.ask("GET", "/v1/domains/behind.example").await;
+    assert_eq!(counted.json()["delivered"], 1);
+    server.stopped().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,12 +151,12 @@ async fn an_answer_that_nobody_reads_is_cut() {
     for _ in 0..3 {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let client = stream.local_addr().unwrap();
+        let started = Instant::now();
         stream
             .write_all(LARGE.repeat(TIMES).as_bytes())
             .await
             .unwrap();
         assert!(is_open(server.address, client));
-        let started = Instant::now();
         until("it is cut", || !is_open(server.address, client)).await;
         took.push(started.elapsed());
         let mut read = Vec::new();

@@ -78,8 +78,8 @@ pub const DISK_FULL: Row = Row {
 pub const SIGTERM: Row = Row {
     name: "SIGTERM in load",
     what: "The server is told to stop under load, and started again.",
-    client: "what the server has read is answered, then the connection closes, and there is none until \
-             it is back; a request that crosses the close is lost with its connection, and not counted",
+    client: "every answer ends its connection (`Connection: close`), then there is none until it is \
+             back; a request that crosses the close of an idle connection is lost, and not counted",
     run: |ground| Box::pin(sigterm(ground)),
 };
 

@@ -214,8 +214,11 @@ impl Observation<'_> {
             }
         }
         let refused = problem.is_some_and(|problem| {
-            use Kind::{OutcomeUnknown, Overloaded, Unavailable};
-            matches!(problem.kind(), Overloaded | Unavailable | OutcomeUnknown)
+            use Kind::{ConnectionEnded, OutcomeUnknown, Overloaded, Unavailable};
+            matches!(
+                problem.kind(),
+                Overloaded | Unavailable | OutcomeUnknown | ConnectionEnded
+            )
         });
         if refused {
             let now = self.started + elapsed;

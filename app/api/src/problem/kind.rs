@@ -28,12 +28,13 @@ pub(crate) enum Kind {
     Unavailable,
     OutcomeUnknown,
     AnswerTimeout,
+    ConnectionEnded,
     NotReady,
 }
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::InvalidDomain,
         Self::InvalidQuery,
         Self::InvalidContent,
@@ -58,6 +59,7 @@ impl Kind {
         Self::Unavailable,
         Self::OutcomeUnknown,
         Self::AnswerTimeout,
+        Self::ConnectionEnded,
         Self::NotReady,
     ];
 
@@ -258,6 +260,13 @@ impl Kind {
                 "Not answered in time",
                 "The server did not finish in time. What was sent may still be counted: sent again, \
                  it counts once only under the same idempotency key.",
+            ),
+            Self::ConnectionEnded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "connection-ended",
+                "Connection ended",
+                "The server is stopping, and an answer before this one has ended the connection. \
+                 Nothing was done: try again over another one.",
             ),
             Self::NotReady => (
                 StatusCode::SERVICE_UNAVAILABLE,
