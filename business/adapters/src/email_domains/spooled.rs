@@ -42,7 +42,11 @@ use foundation::{
 };
 use parking_lot::Mutex;
 use prometheus::Registry;
-use tokio::{sync::watch, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::{Mutex as AsyncMutex, watch},
+    task::spawn_blocking,
+    time::timeout,
+};
 
 use self::{metrics::Metrics, spool::Spool};
 use super::{
@@ -111,6 +115,8 @@ struct Shared {
     /// A sync failed: nothing more is written, ever.
     failed: AtomicBool,
     closing: watch::Sender<bool>,
+    /// Held by who asks for the room there is.
+    asks_for_room: Arc<AsyncMutex<()>>,
 }
 
 const NOTHING: u64 = u64::MAX;
@@ -134,6 +140,13 @@ enum NotSpooled {
     /// The spool is about to be empty: its turn comes in a moment.
     Wait,
     Failed(PortError),
+}
+
+/// Whether more groups may wait.
+struct Room {
+    on_disk: bool,
+    /// The spool is as large, or as old, as it may get.
+    spool_is_full: bool,
 }
 
 impl Spooled {
@@ -185,6 +198,7 @@ impl Spooled {
             failed: AtomicBool::new(false),
             closing: watch::Sender::new(false),
             spool: Mutex::new(spool),
+            asks_for_room: Arc::default(),
         });
         shared.sized(&shared.spool.lock());
         let work = {
@@ -200,6 +214,24 @@ impl Spooled {
     pub async fn close(&self) {
         self.shared.closing.send_replace(true);
         self.drainer.ended().await;
+    }
+
+    /// The room there is, unless that cannot be told. Asked beside, for the disk may be slow to answer and
+    /// the spool is locked meanwhile; by one at a time, so that a disk that hangs holds up one thread.
+    async fn room(&self) -> Option<Room> {
+        let shared = Arc::clone(&self.shared);
+        let turn = Arc::clone(&shared.asks_for_room).lock_owned().await;
+        let asked = spawn_blocking(move || {
+            let _turn = turn;
+            // Each time, to be shown.
+            let on_disk = shared.check_space().is_ok();
+            let now = shared.clock.now();
+            Room {
+                on_disk,
+                spool_is_full: shared.is_full(&shared.spool.lock(), now),
+            }
+        });
+        asked.await.ok()
     }
 }
 
@@ -403,28 +435,25 @@ impl DomainTallies for Spooled {
     /// A store that is away is no failure: groups are taken all the same, until the spool is full.
     async fn probe(&self) -> Result<Probe, PortError> {
         let shared = &*self.shared;
-        // The disk is asked each time, to be shown; beside, for it may be slow to answer.
-        let space = {
-            let shared = Arc::clone(&self.shared);
-            spawn_blocking(move || shared.check_space())
-        };
-        let (probed, space) = tokio::join!(
+        let (probed, room) = tokio::join!(
             timeout(PROBE_WITHIN, shared.inner.probe()),
-            timeout(PROBE_WITHIN, space),
+            timeout(PROBE_WITHIN, self.room()),
         );
         let probed = probed.unwrap_or_else(|late| {
             Err(PortError::caused_by(ErrorKind::Unavailable, "probe", late))
         });
-        let has_space = matches!(space, Ok(Ok(Ok(()))));
+        let room = room.ok().flatten().unwrap_or(Room {
+            on_disk: false,
+            spool_is_full: false,
+        });
         if let Ok(probe) = &probed {
             *shared.memory.lock() = probe.memory;
         }
-        let now = shared.clock.now();
         // What goes straight to the store needs no room here.
         let needs_space = probed.is_err() || *shared.mode.borrow() != Mode::Direct;
         let full = shared.failed.load(Ordering::Acquire)
-            || (needs_space && !has_space)
-            || shared.is_full(&shared.spool.lock(), now);
+            || (needs_space && !room.on_disk)
+            || room.spool_is_full;
         match probed {
             Ok(probe) => Ok(Probe {
                 full: probe.full || full,

@@ -127,8 +127,11 @@ impl Spool {
         let segment = match segment {
             Ok(segment) => Some(segment),
             // What waits has to leave a full disk all the same.
-            Err(AppendError::NotWritten(_)) => None,
-            Err(AppendError::Unknown(error)) => {
+            Err(AppendError::NotWritten(error)) if is_full_disk(&error) => {
+                tracing::warn!(%error, "the spool takes nothing until there is room");
+                None
+            }
+            Err(AppendError::NotWritten(error) | AppendError::Unknown(error)) => {
                 return Err(OpenError::io(".", "make a segment ready")(error));
             }
         };
@@ -283,6 +286,11 @@ pub(super) fn read(disk: &dyn Disk, sealed: Sealed) -> io::Result<Vec<Group>> {
         at = end;
     }
     Ok(groups)
+}
+
+fn is_full_disk(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 fn header(store: StoreId, number: u64) -> Header {
