@@ -139,9 +139,12 @@ if [ ! -e "$policy" ]; then
 fi
 
 echo "test-dependencies: installing" $packages >&2
-as_root apt-get update -qq
+# Another may be installing, as on a machine that was just started.
+patience="-o Acquire::Retries=5 -o DPkg::Lock::Timeout=300"
 # shellcheck disable=SC2086
-as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages
+as_root apt-get $patience update -qq
+# shellcheck disable=SC2086
+as_root env DEBIAN_FRONTEND=noninteractive apt-get $patience install -y -qq --no-install-recommends $packages
 
 has_postgres || fail "the package postgresql did not bring initdb, postgres and psql"
 has_redis || fail "the package redis-server did not bring redis-server"

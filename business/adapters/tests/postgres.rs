@@ -247,7 +247,7 @@ async fn who_finds_no_free_connection_is_told_so() {
     let url = database(testing::Postgres::shared()).await;
     let one = PostgresOptions {
         max_write_connections: 1.try_into().unwrap(),
-        connect_timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(3),
         ..options(&url)
     };
     let store = connect(one).await;

@@ -50,6 +50,8 @@ async fn bombs(ground: Ground) -> anyhow::Result<Findings> {
         .setup("embedded")
         .set("store.embedded.path", folder.path().display())
         .set("http.max_bodies_bytes", BODIES)
+        // A disk may stall for a second.
+        .set("queue.max_wait_ms", 30_000)
         .start()?;
     let bombs = tokio::task::spawn_blocking(all_bombs).await??;
     let honest = Steady::start(server.address(), 4, 1, &mut rng);

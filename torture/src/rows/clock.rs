@@ -87,10 +87,12 @@ async fn postgres(ground: Ground) -> anyhow::Result<Findings> {
 
 /// Only the program with the planted points can be told to have a wrong clock.
 fn program(ground: &Ground, store: &str) -> Setup {
-    match ground.bug {
+    let setup = match ground.bug {
         Some(_) => ground.setup(store),
         None => ground.planted(store),
-    }
+    };
+    // A disk may stall for a second.
+    setup.set("queue.max_wait_ms", 30_000)
 }
 
 async fn jumps(ground: &Ground, setup: &Setup) -> anyhow::Result<Findings> {

@@ -50,6 +50,8 @@ async fn faults(ground: Ground) -> anyhow::Result<Findings> {
     let server = ground
         .setup("embedded")
         .set("store.embedded.path", folder.path().display())
+        // Clients are to hear of nothing, and a disk may stall for a second.
+        .set("queue.max_wait_ms", 30_000)
         .set("cache.kind", "redis")
         .set("cache.redis.url", redis.url())
         .set("cache.ttl_ms", ttl.as_millis())

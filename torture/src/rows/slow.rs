@@ -76,6 +76,8 @@ async fn slowloris(ground: Ground) -> anyhow::Result<Findings> {
         .setup("embedded")
         .set("store.embedded.path", folder.path().display())
         .set("http.read_timeout_ms", READ_TIMEOUT.as_millis())
+        // A disk may stall for a second.
+        .set("queue.max_wait_ms", 30_000)
         .start()?;
     // Odd, for the one in the middle.
     let (dripping, pairs) = match ground.amount.rounds {
@@ -187,12 +189,14 @@ async fn drip(
 
 /// Sends byte after byte until the server has enough of it: after how long, and with what answer.
 async fn drip_one(server: SocketAddr, form: Form) -> anyhow::Result<(Duration, String)> {
+    // Not after the server may have begun to count.
+    let mut slow = Instant::now();
     let mut connection = Connection::open(server).await?;
     if let Form::SecondHead = form {
+        slow = Instant::now();
         let answer = connection.try_get("/livez", "").await?;
         anyhow::ensure!(answer.status == 200, "{answer:?}");
     }
-    let slow = Instant::now();
     let head = put(0, None);
     match form {
         Form::SecondHead | Form::FirstHead => connection.send(&head[..head.len() - 2]).await?,

@@ -132,7 +132,7 @@ fn a_request_without_an_answer_leaves_all_its_events_unanswered() {
         3 => Reaction::Stall,
         _ => Reaction::Count,
     });
-    let flags = "--bulk 100 --events 1000 --connections 1 --timeout-ms 1000 --verify";
+    let flags = "--bulk 100 --events 1000 --connections 1 --timeout-ms 5000 --verify";
     let (status, json) = report(&server, flags);
     assert_eq!(status, 1);
     assert_eq!(json["acknowledged"], 700);

@@ -25,7 +25,8 @@ fn whatever_is_sent_every_answer_is_as_described() {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .args(["run", &format!("http://{}/openapi.json", server.address())])
         .args(["--phases", "examples,coverage,fuzzing,stateful"])
-        .args(["--max-examples", "50"])
+        .args(["--max-examples", "50", "--seed", "1"])
+        .args(["--request-timeout", "60", "--suppress-health-check", "all"])
         .args(["--checks", "all", "--exclude-checks"])
         // A schema cannot say all that a domain name or a compressed body has to be; what is wrong may
         // be sent to be skipped; and a path may be of two routes, one with GET and one with POST.

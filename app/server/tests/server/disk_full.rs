@@ -38,7 +38,10 @@ async fn a_disk_that_is_nearly_full_takes_no_event_and_loses_none() {
     let ready = server.get("/readyz").await;
     assert_eq!(ready.status, 503, "{ready:?}");
     let told = ready.text().to_owned();
-    assert!(told.contains("no room to write on its disk"), "{told}");
+    assert!(
+        told.contains("no room to write, on its disk or in its spool"),
+        "{told}"
+    );
     assert_eq!(server.get("/livez").await.status, 200);
     account.settle(&server).await;
 

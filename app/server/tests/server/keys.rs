@@ -221,7 +221,7 @@ async fn a_key_that_may_be_forgotten_is_refused_and_told_so() {
             .unwrap();
         let shown: i64 = line.parse().unwrap();
         assert!(
-            (shown - moment("keys_from").as_second()).abs() <= 2,
+            (shown - moment("keys_from").as_second()).abs() <= 60,
             "{line}"
         );
         server.stop();

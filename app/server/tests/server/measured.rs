@@ -74,6 +74,7 @@ async fn every_metric_stands_in_the_docs_and_the_other_way_round() {
         Setup::postgres(&url())
             .cached(&redis.url())
             .set("store.when_down", "spool")
+            .set("store.spool.after_ms", 20_000)
             .set("store.spool.path", folder.path().join("spool").display()),
     ] {
         let server = setup.start();

@@ -105,7 +105,8 @@ async fn who_comes_behind_one_that_waits_too_long_is_refused_at_once() {
     })
     .await;
     let median = told.median_refusal();
-    assert!(median < Duration::from_millis(50), "{median:?}");
+    // None waited for the store, which takes a second.
+    assert!(median < Duration::from_millis(500), "{median:?}");
     told.account.settle(&server).await;
     // The store has moved, and nobody waits: whoever comes is taken.
     let mut connection = server.connect().await;

@@ -252,7 +252,7 @@ async fn the_page_says_why_the_server_is_not_ready() {
     disk.fill();
     browser
         .until("#status", |text| {
-            text == "not ready, store: no room to write on its disk"
+            text == "not ready, store: no room to write, on its disk or in its spool"
         })
         .await;
     assert_eq!(server.get("/readyz").await.status, 503);

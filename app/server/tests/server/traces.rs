@@ -326,7 +326,8 @@ async fn what_waited_in_a_spool_has_a_trace_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::postgres(&postgres.url("postgres"))
         .set("store.when_down", "spool")
-        .set("store.spool.path", folder.path().display());
+        .set("store.spool.path", folder.path().display())
+        .set("store.spool.after_ms", 20_000);
     let server = collector.traced(setup, 1.0).start();
     assert_eq!(put(&server, "a.example", "").await, 204);
     postgres.kill();

@@ -46,6 +46,8 @@ impl Setup {
             .set("telemetry.logs.format", "json")
             // Nobody has to notice; one test of the API is about it.
             .set("http.unready_ms", 0)
+            // A disk that stalls for a second is no failure of what is tested.
+            .set("queue.max_wait_ms", 30_000)
             .set("store.kind", store)
     }
 
