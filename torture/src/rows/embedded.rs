@@ -79,7 +79,8 @@ pub const SIGTERM: Row = Row {
     name: "SIGTERM in load",
     what: "The server is told to stop under load, and started again.",
     client: "every answer ends its connection (`Connection: close`), then there is none until it is \
-             back; a request that crosses the close of an idle connection is lost, and not counted",
+             back; a request over a connection that was idle until then, or that was not accepted any \
+             more, is lost, and not counted",
     run: |ground| Box::pin(sigterm(ground)),
 };
 
