@@ -168,9 +168,9 @@ impl Server {
     }
 
     /// Serves until `stop` is ready. Then `/readyz` says no, for as long as is set, and every answer
-    /// to what comes ends its connection; then no connection is accepted any more, and requests that are being
-    /// answered get the drain timeout to finish. Requires a tokio runtime, of any kind: the workers
-    /// have threads and runtimes of their own.
+    /// to what comes ends its connection; then no connection is accepted any more, and requests that
+    /// are being answered get the drain timeout to finish. Requires a tokio runtime, of any kind: the
+    /// workers have threads and runtimes of their own.
     ///
     /// When this returns no handler runs any more, unless the drain timeout was over.
     ///

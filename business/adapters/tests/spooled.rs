@@ -371,6 +371,20 @@ async fn with_too_little_room_on_its_disk_nothing_more_waits_until_there_is_more
     assert!(is(&spooled.record(&group(taken + 3)).await, Spooled));
 }
 
+/// Found out now, and not at the first outage.
+#[tokio::test]
+async fn a_spool_that_cannot_be_written_is_not_opened() {
+    let (store, disk) = (Store::new(1), SimulatedDisk::default());
+    let open = async || open_on(&store, Arc::new(disk.clone()), OPTIONS, &Registry::new()).await;
+    disk.fail_write_after_bytes(0);
+    let refused = open().await.err().unwrap();
+    assert!(
+        matches!(refused, SpoolError::Open(OpenError::Io { .. })),
+        "{refused}"
+    );
+    drop(open().await.unwrap());
+}
+
 #[tokio::test]
 async fn a_spool_belongs_to_one_store_and_one_process() {
     let (store, folder) = (Store::new(1), tempfile::tempdir().unwrap());
